@@ -1,0 +1,172 @@
+//! What starts a cycle, as data. The instants that follow from a trigger are computed in
+//! [`schedule`](crate::schedule).
+
+use serde::{Deserialize, Serialize};
+
+use crate::schedule::Cron;
+use crate::units::{Millis, SeriesName, Time};
+
+/// What starts a cycle of a worker.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Trigger {
+    /// Every `period`, at multiples of it since the epoch, shifted by `offset`.
+    Every {
+        /// Time between due instants.
+        period: Millis,
+        /// Shift of the grid, `0 <= offset < period`.
+        offset: Millis,
+    },
+    /// A cron expression in a time zone.
+    Cron(Cron),
+    /// Each aligned window of a series, once, in order.
+    Window(WindowSpec),
+    /// Events of the named kinds, in order, from a durable cursor. A kind may end in `*`.
+    On {
+        /// Event kinds, such as `window.completed` or `window.*`.
+        kinds: Vec<String>,
+    },
+    /// Jobs of the named kinds, leased one by one.
+    Queue {
+        /// Job kinds.
+        kinds: Vec<String>,
+        /// Cycles that may run at once.
+        concurrency: u32,
+    },
+    /// Runs until it is stopped; a return that nobody asked for is a failure.
+    Stream,
+    /// Only when an operator says so.
+    Manual,
+}
+
+impl Trigger {
+    /// The trigger's kind, as an operator types it.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Every { .. } => "every",
+            Self::Cron(_) => "cron",
+            Self::Window(_) => "window",
+            Self::On { .. } => "on",
+            Self::Queue { .. } => "queue",
+            Self::Stream => "stream",
+            Self::Manual => "manual",
+        }
+    }
+}
+
+impl std::fmt::Display for Trigger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Every { period, offset } if offset.0 == 0 => write!(f, "every {period}"),
+            Self::Every { period, offset } => write!(f, "every {period} at +{offset}"),
+            Self::Cron(cron) => write!(f, "cron {cron}"),
+            Self::Window(w) => write!(f, "window {}", w.length),
+            Self::On { kinds } => write!(f, "on {}", kinds.join(", ")),
+            Self::Queue { kinds, concurrency } => {
+                write!(f, "queue {} x{concurrency}", kinds.join(", "))
+            }
+            Self::Stream => f.write_str("stream"),
+            Self::Manual => f.write_str("manual"),
+        }
+    }
+}
+
+/// An aligned window series: which windows there are, and what each needs before it may run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WindowSpec {
+    /// The series, such as `market-30m`.
+    pub series: SeriesName,
+    /// Length; windows start at multiples of it since the epoch.
+    pub length: Millis,
+    /// Time after the end before the window may be ready, for late input.
+    pub settle: Millis,
+    /// What must be complete over the window (from `lookback` before its start).
+    pub inputs: Vec<WindowInput>,
+    /// Attempts before a failing window is abandoned.
+    pub max_attempts: u32,
+}
+
+/// An input that a window waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum WindowInput {
+    /// Covers of `source` for every key that the window's scope names.
+    Cover {
+        /// Cover source, such as `klines:1m`.
+        source: String,
+        /// How far before the start the cover must reach.
+        lookback: Millis,
+    },
+    /// Complete windows of another series over the whole of this one.
+    Window {
+        /// The other series.
+        series: SeriesName,
+    },
+}
+
+/// What to do with due instants that passed while nothing could run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Missed {
+    /// Run none of them.
+    Skip,
+    /// Run the newest, once.
+    #[default]
+    Latest,
+    /// Run each, oldest first, at most `cap` of them (the newest `cap`); the rest are skipped.
+    All {
+        /// How many at most.
+        cap: u32,
+    },
+}
+
+/// Why a cycle runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Cause {
+    /// A due instant of an `every` or `cron` trigger.
+    Tick {
+        /// The instant.
+        due: Time,
+    },
+    /// A window.
+    Window {
+        /// Its series.
+        series: SeriesName,
+        /// Its start.
+        start: Time,
+        /// Its end, exclusive.
+        end: Time,
+        /// 1 for the first computation, higher for corrections.
+        version: i64,
+    },
+    /// An event.
+    Event {
+        /// Its number.
+        id: i64,
+    },
+    /// A job.
+    Job {
+        /// Its number.
+        id: i64,
+    },
+    /// The continuous run of a `stream` worker.
+    Stream,
+    /// An operator's command.
+    Manual,
+}
+
+impl Cause {
+    /// The trigger kind behind it.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Tick { .. } => "tick",
+            Self::Window { .. } => "window",
+            Self::Event { .. } => "event",
+            Self::Job { .. } => "job",
+            Self::Stream => "stream",
+            Self::Manual => "manual",
+        }
+    }
+}

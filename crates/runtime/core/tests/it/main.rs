@@ -1,0 +1,5 @@
+//! Behaviour of the pure core through its public interface.
+
+mod schedule;
+mod simulated_scheduler;
+mod states;

@@ -1,0 +1,31 @@
+//! Binance spot: market data by REST and by combined streams.
+//!
+//! * [`wire`]: the shapes on the wire, shared with the simulator; [`parse_klines`] reads a page.
+//! * [`BinanceClient`]: the requests, with retries over the venue's hosts.
+//! * [`Limiter`]: the weight budget and the bans, shared by all clones of a client.
+//! * [`backpressure`]: how the venue is doing.
+//! * [`Streams`]: the WebSocket side.
+//!
+//! Every error is a [`VenueError`] and tells by its [`Class`] what to do.
+
+pub mod backpressure;
+mod client;
+mod config;
+mod endpoints;
+mod error;
+mod interval;
+mod klines;
+mod limiter;
+mod stream;
+mod stream_wire;
+pub mod wire;
+
+pub use backpressure::{Health, State};
+pub use client::{BinanceClient, CallRecord, CallStatus, Observer, Skew};
+pub use config::{Config, ConfigError};
+pub use endpoints::{AggFrom, Page};
+pub use error::{Call, Class, VenueError};
+pub use klines::{Asked, parse_klines};
+pub use limiter::{Limiter, Priority, Shares, Stop};
+pub use stream::Streams;
+pub use stream_wire::{Frame, Stream, StreamEvent, StreamKline, StreamTrade, parse_frame};

@@ -1,0 +1,15 @@
+//! Clients of exchanges, and a venue simulator that answers as they do.
+//!
+//! * [`binance`]: the spot client of Binance. Candles, tickers, books and trades by REST; the combined
+//!   streams by WebSocket. It stays within 80 % of the venue's request budget, knows when it is banned,
+//!   and refuses a page in which anything is wrong rather than pass half of it on.
+//! * [`sim`]: the venue simulator. It serves recorded candles under the venue's own rules of range,
+//!   weight and error, with faults by script, so that every failure of the client has a test.
+//! * [`http`]: how the HTTP client is built, in one place.
+//!
+//! Every client takes a [`watchbell_clock::Clock`] and a base URL. With a virtual clock and a simulator
+//! on the loopback, a day of synchronisation runs in seconds.
+
+pub mod binance;
+pub mod http;
+pub mod sim;

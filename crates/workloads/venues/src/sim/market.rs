@@ -1,0 +1,723 @@
+//! The market behind the simulator: a pure function of symbol and time.
+//!
+//! Everything a client may see is derived from one-minute candles and the trades they split into,
+//! cut at the present. So klines of every interval, trades, tickers and books agree with each other
+//! and do not depend on what was asked before.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use watchbell_core::{Millis, Time};
+
+use super::interval::Grid;
+use super::recorded::{Recorded, RecordedError};
+use super::synthetic::Synthetic;
+
+pub(super) const MINUTE: i64 = 60_000;
+pub(super) const DAY: i64 = 86_400_000;
+/// Prices and sizes are integers of 1e-8, the digits that the venue prints.
+pub(super) const E8: i64 = 100_000_000;
+
+/// What is known of a symbol before its first trade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SymbolSpec {
+    /// The venue's name, such as `BTCUSDT`.
+    pub name: String,
+    /// The asset that is bought.
+    pub base: String,
+    /// The asset that pays.
+    pub quote: String,
+    /// Price step in units of 1e-8.
+    pub tick: i64,
+    /// Size step in units of 1e-8.
+    pub step: i64,
+}
+
+impl SymbolSpec {
+    /// Base and quote asset of a symbol, by the quote assets in use.
+    pub(super) fn split(name: &str) -> (&str, &str) {
+        ["USDT", "FDUSD", "USDC", "BUSD", "TUSD", "BTC", "ETH", "BNB", "EUR", "USD"]
+            .iter()
+            .find_map(|q| name.strip_suffix(q).filter(|b| !b.is_empty()).map(|b| (b, *q)))
+            .map_or((name, "USDT"), |(base, quote)| (base.trim_end_matches(['-', '_']), quote))
+    }
+}
+
+/// One minute. Prices and sizes in units of 1e-8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Minute {
+    pub(super) time: i64,
+    pub(super) open: i64,
+    pub(super) high: i64,
+    pub(super) low: i64,
+    pub(super) close: i64,
+    pub(super) volume: i64,
+    pub(super) quote: i64,
+    pub(super) taker_base: i64,
+    pub(super) taker_quote: i64,
+    /// The number of the first trade; the next minute's when there is none.
+    pub(super) first_trade: i64,
+    pub(super) trades: u32,
+}
+
+/// A candle of any interval. Prices and sizes in units of 1e-8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candle {
+    /// Start, in epoch milliseconds.
+    pub open_time: i64,
+    /// Last millisecond.
+    pub close_time: i64,
+    /// First price.
+    pub open: i64,
+    /// Highest price.
+    pub high: i64,
+    /// Lowest price.
+    pub low: i64,
+    /// Last price.
+    pub close: i64,
+    /// Base volume.
+    pub volume: i128,
+    /// Quote volume.
+    pub quote: i128,
+    /// Base volume of trades that took from the asks.
+    pub taker_base: i128,
+    /// Quote volume of trades that took from the asks.
+    pub taker_quote: i128,
+    /// Number of trades.
+    pub trades: i64,
+    /// Number of the first trade, −1 without one.
+    pub first_trade: i64,
+    /// Number of the last trade, −1 without one.
+    pub last_trade: i64,
+}
+
+impl Candle {
+    fn of(m: &Minute) -> Self {
+        let n = i64::from(m.trades);
+        let (first_trade, last_trade) =
+            if n == 0 { (-1, -1) } else { (m.first_trade, m.first_trade + n - 1) };
+        Self {
+            open_time: m.time,
+            close_time: m.time + MINUTE - 1,
+            open: m.open,
+            high: m.high,
+            low: m.low,
+            close: m.close,
+            volume: i128::from(m.volume),
+            quote: i128::from(m.quote),
+            taker_base: i128::from(m.taker_base),
+            taker_quote: i128::from(m.taker_quote),
+            trades: n,
+            first_trade,
+            last_trade,
+        }
+    }
+
+    /// Appends what followed.
+    fn join(&mut self, later: &Self) {
+        self.high = self.high.max(later.high);
+        self.low = self.low.min(later.low);
+        self.close = later.close;
+        self.volume += later.volume;
+        self.quote += later.quote;
+        self.taker_base += later.taker_base;
+        self.taker_quote += later.taker_quote;
+        self.trades += later.trades;
+        if self.first_trade < 0 {
+            self.first_trade = later.first_trade;
+        }
+        if later.last_trade >= 0 {
+            self.last_trade = later.last_trade;
+        }
+    }
+}
+
+/// One trade. Price and size in units of 1e-8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trade {
+    /// Consecutive per symbol.
+    pub id: i64,
+    /// Epoch milliseconds.
+    pub time: i64,
+    /// Price.
+    pub price: i64,
+    /// Base size.
+    pub size: i64,
+    /// The buyer's order was resting.
+    pub buyer_maker: bool,
+}
+
+impl Trade {
+    /// Price times size in the quote asset.
+    pub(super) fn value(&self) -> i128 {
+        i128::from(self.price) * i128::from(self.size) / i128::from(E8)
+    }
+}
+
+/// A stretch of minutes that a recorded market does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hole {
+    /// First missing minute.
+    pub from: Time,
+    /// First minute that exists again.
+    pub to: Time,
+}
+
+/// The part of a page that a klines request asks for. Bounds apply to open times, both inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Page {
+    pub(super) start: Option<i64>,
+    pub(super) end: Option<i64>,
+    pub(super) limit: usize,
+}
+
+/// Where aggregate trades are read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TradesFrom {
+    /// That number and up.
+    Id(i64),
+    /// The oldest within both inclusive bounds.
+    Times(i64, i64),
+    /// The newest up to an inclusive bound.
+    Newest(i64),
+}
+
+/// A market that can be asked for any symbol at any time.
+#[derive(Debug)]
+pub struct Market {
+    symbols: Vec<SymbolSpec>,
+    by_name: HashMap<String, usize>,
+    source: Source,
+    days: Mutex<Recent<Arc<[Minute]>>>,
+    summaries: Mutex<HashMap<Key, Option<Candle>>>,
+    splits: Mutex<Recent<Arc<[Trade]>>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Synthetic(Synthetic),
+    Recorded(Recorded),
+}
+
+impl Market {
+    /// The synthetic market of a seed. The same seed and symbols give the same market, on any
+    /// machine; a symbol does not change when others are added.
+    #[must_use]
+    pub fn synthetic(seed: u64, symbols: &[&str]) -> Self {
+        let (source, specs) = Synthetic::new(seed, symbols);
+        Self::new(Source::Synthetic(source), specs)
+    }
+
+    /// The market recorded in the one-minute kline files of a folder.
+    ///
+    /// # Errors
+    /// [`RecordedError`] when the folder has no such file, or one cannot be read.
+    pub fn recorded(folder: &Path) -> Result<Self, RecordedError> {
+        Self::recorded_shifted(folder, Millis::ZERO)
+    }
+
+    /// As [`recorded`](Self::recorded), with all times moved by `shift` (cut to whole minutes).
+    ///
+    /// # Errors
+    /// As [`recorded`](Self::recorded).
+    pub fn recorded_shifted(folder: &Path, shift: Millis) -> Result<Self, RecordedError> {
+        let (source, specs) = Recorded::load(folder, shift.0.div_euclid(MINUTE) * MINUTE)?;
+        Ok(Self::new(Source::Recorded(source), specs))
+    }
+
+    fn new(source: Source, symbols: Vec<SymbolSpec>) -> Self {
+        let by_name = symbols.iter().enumerate().map(|(i, s)| (s.name.clone(), i)).collect();
+        // Two days of every symbol are always in use by the rolling tickers.
+        let room = (4 * symbols.len()).max(48);
+        Self {
+            symbols,
+            by_name,
+            source,
+            days: Mutex::new(Recent::new(room)),
+            summaries: Mutex::new(HashMap::new()),
+            splits: Mutex::new(Recent::new(room)),
+        }
+    }
+
+    /// All symbols, in the order in which they are listed.
+    #[must_use]
+    pub fn symbols(&self) -> &[SymbolSpec] {
+        &self.symbols
+    }
+
+    /// The index of a symbol by its exact name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    /// `synthetic` or `recorded`.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self.source {
+            Source::Synthetic(_) => "synthetic",
+            Source::Recorded(_) => "recorded",
+        }
+    }
+
+    /// The first minute of a symbol and the end of its last.
+    #[must_use]
+    pub fn span(&self, symbol: usize) -> (Time, Time) {
+        let (first, end) = match &self.source {
+            Source::Synthetic(_) => {
+                let (first, last) = Synthetic::days();
+                (first * DAY, (last + 1) * DAY)
+            }
+            Source::Recorded(r) => r.span(symbol),
+        };
+        (Time(first), Time(end))
+    }
+
+    /// The gaps of a recorded symbol, oldest first; a synthetic one has none.
+    #[must_use]
+    pub fn holes(&self, symbol: usize) -> Vec<Hole> {
+        match &self.source {
+            Source::Synthetic(_) => Vec::new(),
+            Source::Recorded(r) => r.holes(symbol),
+        }
+    }
+
+    fn listed(&self, symbol: usize) -> i64 {
+        self.span(symbol).0.0
+    }
+
+    /// The minutes of a day, in order; they may have gaps.
+    fn day(&self, symbol: usize, day: i64) -> Option<Arc<[Minute]>> {
+        match &self.source {
+            Source::Recorded(r) => r.day(symbol, day),
+            Source::Synthetic(s) => {
+                let key = (symbol, day);
+                if let Some(found) = lock(&self.days).get(&key) {
+                    return Some(found);
+                }
+                // Computed outside the lock: another thread may do the same, with the same result.
+                let fresh: Arc<[Minute]> = s.day(symbol, day)?.into();
+                lock(&self.days).put(key, Arc::clone(&fresh));
+                Some(fresh)
+            }
+        }
+    }
+
+    /// A whole day as one candle.
+    fn day_candle(&self, symbol: usize, day: i64) -> Option<Candle> {
+        let key = (symbol, day);
+        if let Some(found) = lock(&self.summaries).get(&key) {
+            return *found;
+        }
+        let candle = self.day(symbol, day).and_then(|d| total(d.iter().map(Candle::of)));
+        lock(&self.summaries).insert(key, candle);
+        candle
+    }
+
+    /// The minute that opens at `time`.
+    fn minute(&self, symbol: usize, time: i64) -> Option<Minute> {
+        let day = self.day(symbol, time.div_euclid(DAY))?;
+        let at = position(&day, time);
+        day.get(at).filter(|m| m.time == time).copied()
+    }
+
+    /// The open time of the first minute that opens at `t` or later.
+    fn minute_from(&self, symbol: usize, t: i64) -> Option<i64> {
+        match &self.source {
+            Source::Recorded(r) => r.minute_from(symbol, t),
+            Source::Synthetic(_) => {
+                let (first, end) = self.span(symbol);
+                let t = Grid::MINUTE.ceil(t).max(first.0);
+                (t < end.0).then_some(t)
+            }
+        }
+    }
+
+    /// The open time of the last minute that opens at `t` or earlier.
+    fn minute_upto(&self, symbol: usize, t: i64) -> Option<i64> {
+        match &self.source {
+            Source::Recorded(r) => r.minute_upto(symbol, t),
+            Source::Synthetic(_) => {
+                let (first, end) = self.span(symbol);
+                let t = Grid::MINUTE.floor(t).min(end.0 - MINUTE);
+                (t >= first.0).then_some(t)
+            }
+        }
+    }
+
+    /// The trades of the minute that opens at `time`; empty when there is none.
+    pub(super) fn split(&self, symbol: usize, time: i64) -> Arc<[Trade]> {
+        let key = (symbol, time);
+        if let Some(found) = lock(&self.splits).get(&key) {
+            return found;
+        }
+        let trades: Arc<[Trade]> =
+            self.minute(symbol, time).map_or_else(Vec::new, |m| self.trades_of(symbol, &m)).into();
+        lock(&self.splits).put(key, Arc::clone(&trades));
+        trades
+    }
+
+    fn trades_of(&self, symbol: usize, m: &Minute) -> Vec<Trade> {
+        let (shape, tick, step) = match &self.source {
+            Source::Synthetic(s) => {
+                let spec = &self.symbols[symbol];
+                (s.shape(symbol, m), spec.tick, spec.step)
+            }
+            Source::Recorded(r) => r.shape(symbol, m),
+        };
+        let mut trades = Vec::with_capacity(m.trades as usize);
+        shape.each(|p| {
+            trades.push(Trade {
+                id: m.first_trade + trades.len() as i64,
+                time: m.time + p.offset,
+                price: p.ticks * tick,
+                size: p.steps * step,
+                buyer_maker: p.buyer_maker,
+            });
+        });
+        trades
+    }
+
+    /// A minute as far as it had happened at `now`; before its first trade it is flat at the
+    /// previous close.
+    fn cut(&self, symbol: usize, m: &Minute, now: i64) -> Candle {
+        if m.time + MINUTE <= now {
+            return Candle::of(m);
+        }
+        let mut candle: Option<Candle> = None;
+        for t in self.split(symbol, m.time).iter().take_while(|t| t.time <= now) {
+            let taken = if t.buyer_maker { 0 } else { i128::from(t.size) };
+            let paid = if t.buyer_maker { 0 } else { t.value() };
+            let one = Candle {
+                open_time: m.time,
+                close_time: m.time + MINUTE - 1,
+                open: t.price,
+                high: t.price,
+                low: t.price,
+                close: t.price,
+                volume: i128::from(t.size),
+                quote: t.value(),
+                taker_base: taken,
+                taker_quote: paid,
+                trades: 1,
+                first_trade: t.id,
+                last_trade: t.id,
+            };
+            match &mut candle {
+                Some(c) => c.join(&one),
+                None => candle = Some(one),
+            }
+        }
+        candle.unwrap_or_else(|| {
+            let before = self
+                .minute_upto(symbol, m.time - 1)
+                .and_then(|t| self.minute(symbol, t))
+                .map_or(m.open, |p| p.close);
+            let flat = Minute {
+                open: before,
+                high: before,
+                low: before,
+                close: before,
+                volume: 0,
+                quote: 0,
+                taker_base: 0,
+                taker_quote: 0,
+                trades: 0,
+                ..*m
+            };
+            Candle::of(&flat)
+        })
+    }
+
+    /// The candle of `[from, to)` as far as it had happened at `now`; `None` when it has no minute.
+    pub(super) fn candle(&self, symbol: usize, from: i64, to: i64, now: i64) -> Option<Candle> {
+        let mut sum: Option<Candle> = None;
+        let mut add = |c: Candle| match &mut sum {
+            // The flat stand-in of a minute without trades says nothing beside real ones.
+            Some(s) if c.trades > 0 || c.close_time < now => s.join(&c),
+            Some(_) => {}
+            None => sum = Some(c),
+        };
+        let mut day = from.div_euclid(DAY);
+        while day * DAY < to && day * DAY <= now {
+            let (a, b) = (from.max(day * DAY), to.min((day + 1) * DAY));
+            if b - a == DAY && b <= now {
+                if let Some(c) = self.day_candle(symbol, day) {
+                    add(c);
+                }
+            } else if let Some(minutes) = self.day(symbol, day) {
+                for m in &minutes[position(&minutes, a)..] {
+                    if m.time >= b || m.time > now {
+                        break;
+                    }
+                    add(self.cut(symbol, m, now));
+                }
+            }
+            day += 1;
+        }
+        sum.map(|c| Candle { open_time: from, close_time: to - 1, ..c })
+    }
+
+    /// A page of candles, oldest first (spec: venues, section 4.3). `keep` says which open times
+    /// exist; the others are passed over, as a venue passes over its own outages.
+    pub(super) fn klines(
+        &self,
+        symbol: usize,
+        grid: Grid,
+        page: Page,
+        now: i64,
+        mut keep: impl FnMut(i64) -> bool,
+    ) -> Vec<Candle> {
+        let grid = grid.for_listing(self.listed(symbol));
+        let last = page.end.map_or(now, |e| e.min(now));
+        let mut rows = Vec::with_capacity(page.limit);
+        if let Some(start) = page.start {
+            self.klines_forward(symbol, grid, (start, last), page.limit, now, &mut keep, &mut rows);
+        } else {
+            self.klines_backward(symbol, grid, last, page.limit, now, &mut keep, &mut rows);
+            rows.reverse();
+        }
+        rows
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one half of `klines`, split for length only")]
+    fn klines_forward(
+        &self,
+        symbol: usize,
+        grid: Grid,
+        (start, last): (i64, i64),
+        limit: usize,
+        now: i64,
+        keep: &mut impl FnMut(i64) -> bool,
+        rows: &mut Vec<Candle>,
+    ) {
+        let start = start.max(grid.floor(self.listed(symbol)));
+        let mut open = grid.ceil(start);
+        if grid.is_minute() {
+            while let Some(first) = self.minute_from(symbol, open).filter(|t| *t <= last) {
+                let Some(day) = self.day(symbol, first.div_euclid(DAY)) else { return };
+                for m in &day[position(&day, first)..] {
+                    if m.time > last || rows.len() == limit {
+                        return;
+                    }
+                    if keep(m.time) {
+                        rows.push(self.cut(symbol, m, now));
+                    }
+                }
+                open = (first.div_euclid(DAY) + 1) * DAY;
+            }
+            return;
+        }
+        while rows.len() < limit {
+            let Some(first) = self.minute_from(symbol, open).filter(|t| *t <= now) else { return };
+            open = open.max(grid.floor(first));
+            if open > last {
+                return;
+            }
+            let next = grid.next(open);
+            if keep(open)
+                && let Some(candle) = self.candle(symbol, open, next, now)
+            {
+                rows.push(candle);
+            }
+            open = next;
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one half of `klines`, split for length only")]
+    fn klines_backward(
+        &self,
+        symbol: usize,
+        grid: Grid,
+        last: i64,
+        limit: usize,
+        now: i64,
+        keep: &mut impl FnMut(i64) -> bool,
+        rows: &mut Vec<Candle>,
+    ) {
+        if grid.is_minute() {
+            let mut upto = last;
+            while let Some(newest) = self.minute_upto(symbol, upto) {
+                let Some(day) = self.day(symbol, newest.div_euclid(DAY)) else { return };
+                for m in day[..=position(&day, newest)].iter().rev() {
+                    if rows.len() == limit {
+                        return;
+                    }
+                    if keep(m.time) {
+                        rows.push(self.cut(symbol, m, now));
+                    }
+                }
+                upto = newest.div_euclid(DAY) * DAY - 1;
+            }
+            return;
+        }
+        // A candle that opened by `last` may have its only minutes after it.
+        let mut upto = (grid.next(grid.floor(last)) - 1).min(now);
+        while rows.len() < limit {
+            let Some(newest) = self.minute_upto(symbol, upto) else { return };
+            let open = grid.floor(newest);
+            if keep(open)
+                && let Some(candle) = self.candle(symbol, open, grid.next(open), now)
+            {
+                rows.push(candle);
+            }
+            upto = open - 1;
+        }
+    }
+
+    /// The newest trade at or before `now`.
+    #[must_use]
+    pub fn last_trade(&self, symbol: usize, now: Time) -> Option<Trade> {
+        let mut upto = now.0;
+        loop {
+            let minute = self.minute_upto(symbol, upto)?;
+            let trades = self.split(symbol, minute);
+            let happened = trades.partition_point(|t| t.time <= now.0);
+            if let Some(last) = happened.checked_sub(1) {
+                return trades.get(last).copied();
+            }
+            upto = minute - 1;
+        }
+    }
+
+    /// The first trade after `after`, looking at most an hour ahead.
+    pub(super) fn next_trade(&self, symbol: usize, after: i64) -> Option<Trade> {
+        let mut from = Grid::MINUTE.floor(after);
+        while let Some(minute) =
+            self.minute_from(symbol, from).filter(|m| *m <= after + 60 * MINUTE)
+        {
+            let trades = self.split(symbol, minute);
+            if let Some(t) = trades.get(trades.partition_point(|t| t.time <= after)) {
+                return Some(*t);
+            }
+            from = minute + MINUTE;
+        }
+        None
+    }
+
+    /// Up to `limit` trades that had happened at `now`, in order of their numbers.
+    pub(super) fn trades(
+        &self,
+        symbol: usize,
+        from: TradesFrom,
+        limit: usize,
+        now: i64,
+    ) -> Vec<Trade> {
+        let mut out = Vec::with_capacity(limit);
+        let (mut minute, first_id, until) = match from {
+            TradesFrom::Newest(upto) => {
+                let mut upto = upto.min(now);
+                let bound = upto;
+                while let Some(minute) = self.minute_upto(symbol, upto) {
+                    let trades = self.split(symbol, minute);
+                    let newest = trades.iter().rev().filter(|t| t.time <= bound);
+                    out.extend(newest.take(limit - out.len()));
+                    if out.len() == limit {
+                        break;
+                    }
+                    upto = minute - 1;
+                }
+                out.reverse();
+                return out;
+            }
+            TradesFrom::Times(start, end) => (start, None, end.min(now)),
+            TradesFrom::Id(id) => (self.time_of_trade(symbol, id), Some(id), now),
+        };
+        let start = minute;
+        minute = Grid::MINUTE.floor(minute);
+        while let Some(at) = self.minute_from(symbol, minute).filter(|m| *m <= until) {
+            for t in self.split(symbol, at).iter() {
+                if t.time > until || out.len() == limit {
+                    return out;
+                }
+                if first_id.map_or(t.time >= start, |id| t.id >= id) {
+                    out.push(*t);
+                }
+            }
+            minute = at + MINUTE;
+        }
+        out
+    }
+
+    /// The minute that holds the trade of that number, or the next one after it.
+    fn time_of_trade(&self, symbol: usize, id: i64) -> i64 {
+        let day = match &self.source {
+            Source::Synthetic(_) => Synthetic::day_of_trade(id.max(0)),
+            Source::Recorded(r) => r.day_of_trade(symbol, id),
+        };
+        let Some(minutes) = self.day(symbol, day) else { return i64::MAX / 2 };
+        let after = minutes.partition_point(|m| m.first_trade <= id);
+        minutes.get(after.saturating_sub(1)).map_or(day * DAY, |m| m.time)
+    }
+
+    /// The rolling day up to `now`, and the close before it.
+    pub(super) fn rolling_day(&self, symbol: usize, now: i64) -> Option<(Candle, i64)> {
+        // The venue's window rolls by the second; whole minutes are what candles can tell.
+        let from = Grid::MINUTE.ceil(now - DAY);
+        let mut candle = self.candle(symbol, from, Grid::MINUTE.floor(now) + MINUTE, now)?;
+        candle.open_time = now - DAY;
+        candle.close_time = now;
+        let before = self
+            .minute_upto(symbol, from - 1)
+            .and_then(|t| self.minute(symbol, t))
+            .map_or(candle.open, |m| m.close);
+        Some((candle, before))
+    }
+}
+
+fn total(candles: impl Iterator<Item = Candle>) -> Option<Candle> {
+    candles.reduce(|mut sum, c| {
+        sum.join(&c);
+        sum
+    })
+}
+
+/// The index of the first minute at or after `time`; direct when the day has no gap.
+fn position(day: &[Minute], time: i64) -> usize {
+    if day.len() == 1_440
+        && let Some(first) = day.first()
+    {
+        return ((time - first.time + MINUTE - 1) / MINUTE).clamp(0, 1_440) as usize;
+    }
+    day.partition_point(|m| m.time < time)
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A symbol, and a day or a time.
+type Key = (usize, i64);
+
+/// A map that forgets what was not used for longest.
+#[derive(Debug)]
+struct Recent<V> {
+    room: usize,
+    used: u64,
+    entries: HashMap<Key, (V, u64)>,
+}
+
+impl<V: Clone> Recent<V> {
+    fn new(room: usize) -> Self {
+        Self { room, used: 0, entries: HashMap::with_capacity(room + 1) }
+    }
+
+    fn get(&mut self, key: &Key) -> Option<V> {
+        self.used += 1;
+        let (value, used) = self.entries.get_mut(key)?;
+        *used = self.used;
+        Some(value.clone())
+    }
+
+    fn put(&mut self, key: Key, value: V) {
+        self.used += 1;
+        self.entries.insert(key, (value, self.used));
+        if self.entries.len() > self.room
+            && let Some(oldest) = self.entries.iter().min_by_key(|(_, (_, used))| *used)
+        {
+            let oldest = *oldest.0;
+            self.entries.remove(&oldest);
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Tests of the venue clients and of the simulator, in one binary.
+
+mod binance_client;
+mod binance_payloads;
+mod binance_stream;
+mod sim_server;

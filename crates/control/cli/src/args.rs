@@ -1,0 +1,602 @@
+//! What can be typed.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+use watchbell_core::{SeriesName, Time, WorkerName, job, window};
+
+use crate::exit;
+
+/// Runs the background work of a team that lives on data.
+///
+/// Watchbell runs workers on schedules, aligned windows, queues and events, and publishes what each
+/// cycle computed whole or not at all.
+#[derive(Debug, Parser)]
+#[command(
+    verbatim_doc_comment,
+    name = "watchbell",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_long_help = format!("{TOP_HELP}\n\n{}", exit::HELP)
+)]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const TOP_HELP: &str = "\
+Examples:
+  watchbell demo                              see it work, with no configuration and no network
+  watchbell up                                run the default profile until Ctrl-C
+  watchbell status                            how is it going?
+  watchbell explain market-30m/2026-11-22T03:00:00Z
+                                              why is this window not there yet?
+  watchbell run market-sync --dry-run         what would one cycle write?
+
+Commands ask the running node of the data directory, or the store itself when none runs; both give
+the same answer.";
+
+/// What holds for every command.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Where the store and everything else of this installation is
+    #[arg(long, global = true, value_name = "DIR", env = "WATCHBELL_DATA_DIR",
+          hide_env_values = true, value_hint = ValueHint::DirPath)]
+    pub data_dir: Option<PathBuf>,
+    /// The configuration file
+    #[arg(long, global = true, value_name = "FILE", env = "WATCHBELL_CONFIG",
+          hide_env_values = true, value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Print data as JSON, and errors as problem documents
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Log more; twice, even more
+    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+    /// Print only what was asked for: no progress, no log below errors
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+}
+
+/// Everything that can be asked for.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the main job on a simulated market: no configuration, no network
+    #[command(after_long_help = DEMO_HELP)]
+    Demo(DemoArgs),
+    /// Run workers until Ctrl-C
+    ///
+    /// With RUN_JOBS set to anything but 1, it says so and exits at once.
+    #[command(after_long_help = UP_HELP)]
+    Up(UpArgs),
+    /// Like `up`, but only with RUN_JOBS=1: an unset RUN_JOBS runs nothing either
+    RunAll(UpArgs),
+    /// Show the schedules, or run them
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
+    /// Asks and steers.
+    #[command(flatten)]
+    Ask(Ask),
+    /// Look after the store
+    #[command(subcommand)]
+    Db(DbCommand),
+    /// Check, show and describe the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Serve a simulated venue that speaks Binance's protocol
+    #[command(after_long_help = VENUE_HELP)]
+    VenueSim(VenueSimArgs),
+    /// Print the completions of a shell
+    #[command(after_long_help = "Examples:\n  watchbell completions bash > \
+              ~/.local/share/bash-completion/completions/watchbell\n  watchbell completions zsh > \
+              ~/.zfunc/_watchbell")]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+/// What is asked or steered, over a [`Control`](watchbell_api::Control).
+#[derive(Debug, Subcommand)]
+pub enum Ask {
+    /// Show how it is going: node, store, series, workers, and what you should know
+    Status(StatusArgs),
+    /// Show workers, and start, stop, pause, resume or restart them
+    #[command(subcommand)]
+    Worker(WorkerCommand),
+    /// Run one cycle of a worker now, and wait for its end
+    #[command(after_long_help = RUN_HELP)]
+    Run(RunArgs),
+    /// Schedules: reached through [`ScheduleCommand`].
+    #[command(skip)]
+    Schedule(ScheduleAsk),
+    /// Show, verify and backfill windows
+    #[command(subcommand)]
+    Window(WindowCommand),
+    /// Show, follow and emit events
+    #[command(subcommand)]
+    Event(EventCommand),
+    /// Show queued jobs
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// Say why something runs or does not
+    ///
+    /// Names the first gate that is closed, since when, what clears it, and what stands behind it.
+    #[command(after_long_help = "Examples:\n  watchbell explain market-sync\n  watchbell explain \
+              market-30m\n  watchbell explain market-30m/2026-11-22T03:00:00Z\n  watchbell explain \
+              job/7")]
+    Explain {
+        /// A worker, a series, SERIES/START of a window, or job/ID
+        thing: String,
+    },
+}
+
+/// A command, by who carries it out.
+#[derive(Debug)]
+pub enum Task {
+    /// [`execute()`](crate::execute()) does.
+    Ask(Ask),
+    /// Run the demonstration.
+    Demo(DemoArgs),
+    /// Run workers.
+    Up(UpArgs, UpMode),
+    /// Look after the store.
+    Db(DbCommand),
+    /// Look after the configuration.
+    Config(ConfigCommand),
+    /// Serve a venue.
+    VenueSim(VenueSimArgs),
+    /// Print completions: [`completions`] does.
+    Completions(Shell),
+}
+
+/// Under which name workers were started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpMode {
+    /// `up`: runs unless `RUN_JOBS` says no.
+    Up,
+    /// `run-all`: runs only if `RUN_JOBS` says yes.
+    RunAll,
+    /// `schedule start`: as `up`, but only the workers that a clock starts.
+    Schedules,
+}
+
+impl From<Command> for Task {
+    fn from(command: Command) -> Self {
+        match command {
+            Command::Demo(args) => Self::Demo(args),
+            Command::Up(args) => Self::Up(args, UpMode::Up),
+            Command::RunAll(args) => Self::Up(args, UpMode::RunAll),
+            Command::Schedule(ScheduleCommand::Start(args)) => Self::Up(args, UpMode::Schedules),
+            Command::Schedule(ScheduleCommand::Ask(ask)) => Self::Ask(Ask::Schedule(ask)),
+            Command::Ask(ask) => Self::Ask(ask),
+            Command::Db(command) => Self::Db(command),
+            Command::Config(command) => Self::Config(command),
+            Command::VenueSim(args) => Self::VenueSim(args),
+            Command::Completions { shell } => Self::Completions(shell),
+        }
+    }
+}
+
+const DEMO_HELP: &str = "\
+Starts the venue simulator on loopback, fills a store with several days of 1-minute klines of seven
+symbols, computes their 30m, 1h and 3h windows, and goes on live until Ctrl-C.
+
+Examples:
+  watchbell demo                              catch up, then run live
+  watchbell demo --once                       catch up, print the status, and exit
+  watchbell demo --klines ./klines            the same job on recorded klines
+  watchbell demo --speed 600 --seed 7         another market, ten minutes a second";
+
+/// Options of `demo`.
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// Catch up, print the status, and exit
+    #[arg(long)]
+    pub once: bool,
+    /// Replay recorded klines from this directory instead of the synthetic market
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub klines: Option<PathBuf>,
+    /// How many times faster than the wall the live market runs
+    #[arg(long, value_name = "N", default_value = "60", value_parser = speed)]
+    pub speed: f64,
+    /// The synthetic market's seed: the same seed gives the same market
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// How many days to catch up; with --klines, all of them unless given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub days: Option<u32>,
+    /// Have the venue misbehave; may be given several times (see `venue-sim --help`)
+    #[arg(long, value_name = "SPEC")]
+    pub fault: Vec<String>,
+    /// Where the API answers
+    #[command(flatten)]
+    pub http: HttpArgs,
+}
+
+/// Where the API answers.
+#[derive(Debug, Clone, Default, Args)]
+pub struct HttpArgs {
+    /// Port of the HTTP API on 127.0.0.1 [default: 8770]; 0 takes a free one
+    #[arg(long, value_name = "N")]
+    pub http_port: Option<u16>,
+    /// Do not serve the HTTP API
+    #[arg(long, conflicts_with = "http_port")]
+    pub no_http: bool,
+}
+
+const UP_HELP: &str = "\
+Examples:
+  watchbell up                                run the default profile
+  watchbell up --profile market --watch       run another one, and show the status as it changes
+  watchbell up --config ./watchbell.yaml --data-dir /var/lib/watchbell";
+
+/// Options of `up`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct UpArgs {
+    /// Which workers: the name of a profile in the configuration [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Show the status as it changes
+    #[arg(long)]
+    pub watch: bool,
+    /// Where the API answers
+    #[command(flatten)]
+    pub http: HttpArgs,
+}
+
+/// Options of `status`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct StatusArgs {
+    /// Print it again every two seconds until Ctrl-C
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+/// `worker ...`
+#[derive(Debug, Subcommand)]
+pub enum WorkerCommand {
+    /// List all workers
+    List,
+    /// Show one worker: definition, heartbeat, recent cycles, due instants and changes of state
+    Show {
+        /// Its name
+        name: WorkerName,
+    },
+    /// Let workers run, after a stop or a failure
+    Start(ActArgs),
+    /// Stop workers; they stay stopped until started, even when the node restarts
+    Stop(ActArgs),
+    /// Have workers finish their cycle and then start none
+    Pause(ActArgs),
+    /// Have workers go on after a pause
+    Resume(ActArgs),
+    /// Stop and start workers, and forget their failures
+    Restart(ActArgs),
+}
+
+/// Options of what is done to workers.
+#[derive(Debug, Clone, Args)]
+pub struct ActArgs {
+    /// Their names
+    #[arg(required = true)]
+    pub names: Vec<WorkerName>,
+    /// Who asks, for the record [default: you]
+    #[arg(long, value_name = "WHO")]
+    pub by: Option<String>,
+}
+
+const RUN_HELP: &str = "\
+Examples:
+  watchbell run market-sync                   one cycle, now
+  watchbell run market-sync --dry-run         what would it write?
+  watchbell run market-30m --window market-30m/2026-11-22T03:00:00Z";
+
+/// Options of `run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The worker
+    pub name: WorkerName,
+    /// One cycle: what `run` always does, said aloud in scripts
+    #[arg(long)]
+    pub once: bool,
+    /// Compute, print what would be written, write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Run even if it is paused, stopped or not due; never before its inputs are complete
+    #[arg(long)]
+    pub force: bool,
+    /// Which window, for a worker that computes windows [default: the next one that is ready]
+    #[arg(long, value_name = "SERIES/START", value_parser = window_ref)]
+    pub window: Option<(SeriesName, Time)>,
+}
+
+/// `schedule ...`
+#[derive(Debug, Subcommand)]
+pub enum ScheduleCommand {
+    /// Asks and steers.
+    #[command(flatten)]
+    Ask(ScheduleAsk),
+    /// Run the workers that a clock starts until Ctrl-C
+    Start(UpArgs),
+}
+
+/// `schedule ...`, but for `start`.
+#[derive(Debug, Subcommand)]
+pub enum ScheduleAsk {
+    /// List schedules with their next due instants
+    List,
+    /// Run one scheduled worker now, and wait for its end
+    Run(RunArgs),
+    /// Show what became of the newest due instants
+    Status,
+}
+
+/// `window ...`
+#[derive(Debug, Subcommand)]
+pub enum WindowCommand {
+    /// List windows, newest first
+    #[command(after_long_help = "Examples:\n  watchbell window list --series market-30m --state \
+              failed\n  watchbell window list --from 2026-11-21 --to 2026-11-22")]
+    List {
+        /// Only this series
+        #[arg(long)]
+        series: Option<SeriesName>,
+        /// Only this state
+        #[arg(long, value_parser = window_state())]
+        state: Option<window::State>,
+        /// Starting at or after
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        from: Option<Time>,
+        /// Starting before
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        to: Option<Time>,
+        /// All versions instead of the newest of each
+        #[arg(long)]
+        all_versions: bool,
+        /// At most this many
+        #[arg(long, value_name = "N", default_value = "50", value_parser = limit())]
+        limit: u32,
+    },
+    /// Show every version of one window
+    Show {
+        /// Series
+        series: SeriesName,
+        /// Start
+        #[arg(value_parser = time)]
+        start: Time,
+    },
+    /// Compute windows again, write nothing, and compare the results
+    ///
+    /// Exit code 1 when a result differs.
+    #[command(after_long_help = "Examples:\n  watchbell window verify                            \
+              every complete window\n  watchbell window verify market-30m 2026-11-22T03:00:00Z\n  \
+              watchbell window verify market-3h --from 2026-11-01")]
+    Verify {
+        /// Only this series
+        series: Option<SeriesName>,
+        /// Only the window that starts then
+        #[arg(value_parser = time, conflicts_with_all = ["from", "to"])]
+        start: Option<Time>,
+        /// Starting at or after
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        from: Option<Time>,
+        /// Starting before
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        to: Option<Time>,
+    },
+    /// Ask for windows of the past; without a span, show the backfills and how far they are
+    #[command(after_long_help = "Examples:\n  watchbell window backfill\n  watchbell window \
+              backfill --from 2026-11-01 --to 2026-11-08 --preview\n  watchbell window backfill \
+              market-3h --from 2026-11-01 --to 2026-11-08")]
+    Backfill(BackfillArgs),
+}
+
+/// Options of `window backfill`.
+#[derive(Debug, Clone, Args)]
+pub struct BackfillArgs {
+    /// Only this series
+    #[arg(requires = "from")]
+    pub series: Option<SeriesName>,
+    /// First start
+    #[arg(long, value_name = "TIME", value_parser = time, requires = "to")]
+    pub from: Option<Time>,
+    /// End, exclusive
+    #[arg(long, value_name = "TIME", value_parser = time, requires = "from")]
+    pub to: Option<Time>,
+    /// Only tell what would be computed
+    #[arg(long, visible_alias = "dry-run", requires = "from")]
+    pub preview: bool,
+    /// Compute complete windows again, as new versions, for this reason
+    #[arg(long, value_name = "REASON", requires = "from")]
+    pub recompute: Option<String>,
+    /// Who asks, for the record [default: you]
+    #[arg(long, value_name = "WHO")]
+    pub by: Option<String>,
+}
+
+/// `event ...`
+#[derive(Debug, Subcommand)]
+pub enum EventCommand {
+    /// List the newest events, or those after a number
+    List {
+        /// Only these kinds; may end in `*`
+        #[arg(long, value_name = "KIND")]
+        kind: Vec<String>,
+        /// Only events with a greater number
+        #[arg(long, value_name = "ID", conflicts_with = "dead")]
+        after: Option<i64>,
+        /// At most this many
+        #[arg(long, value_name = "N", default_value = "50", value_parser = limit())]
+        limit: u32,
+        /// Those that a subscriber gave up, and why
+        #[arg(long, conflicts_with = "kind")]
+        dead: bool,
+    },
+    /// Print events as they come, until Ctrl-C
+    Tail {
+        /// Only these kinds; may end in `*`
+        #[arg(long, value_name = "KIND")]
+        kind: Vec<String>,
+        /// Begin after this number [default: with the newest ten]
+        #[arg(long, value_name = "ID")]
+        after: Option<i64>,
+        /// End after this many
+        #[arg(long, value_name = "N")]
+        limit: Option<u64>,
+    },
+    /// Emit an event; prints its number
+    #[command(after_long_help = "Examples:\n  watchbell event emit deploy.finished --key api \
+              --payload '{\"version\": \"1.2\"}'")]
+    Emit {
+        /// Its kind: dotted words
+        kind: String,
+        /// What it is about
+        #[arg(long, default_value = "")]
+        key: String,
+        /// Details, as JSON
+        #[arg(long, value_name = "JSON", default_value = "null", value_parser = json)]
+        payload: serde_json::Value,
+    },
+}
+
+/// `job ...`
+#[derive(Debug, Subcommand)]
+pub enum JobCommand {
+    /// List jobs, newest first
+    List {
+        /// Only this kind
+        #[arg(long)]
+        kind: Option<String>,
+        /// Only this state
+        #[arg(long, value_parser = job_state())]
+        state: Option<job::State>,
+        /// At most this many
+        #[arg(long, value_name = "N", default_value = "50", value_parser = limit())]
+        limit: u32,
+    },
+    /// Show one job
+    Show {
+        /// Its number
+        id: i64,
+    },
+}
+
+/// `db ...`
+#[derive(Debug, Clone, Subcommand)]
+pub enum DbCommand {
+    /// Bring the tables up to this version
+    Migrate,
+    /// Check the store: engine, schema, and the promises that its rows must keep
+    Check,
+    /// Copy the store to a file, while it is in use
+    Backup {
+        /// The copy; must not exist
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Replace the store by a backup; no node may run
+    Restore {
+        /// The backup
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Replace a store that exists; it is kept beside it under another name
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// `config ...`
+#[derive(Debug, Clone, Subcommand)]
+pub enum ConfigCommand {
+    /// Read the configuration as `up` would, and say what is wrong with it
+    Check,
+    /// Show the configuration that holds, defaults and environment included
+    Show,
+    /// Print its JSON Schema
+    Schema,
+}
+
+const VENUE_HELP: &str = "\
+Serves Binance's spot REST paths and combined streams from a market that follows from a seed, or
+from recorded klines.
+
+Faults are KIND or KIND=VALUE, such as 429=0.05 (one in twenty requests), and may be given several
+times; an unknown one is refused with the list of those that there are.
+
+Examples:
+  watchbell venue-sim --bind 127.0.0.1:9443
+  watchbell venue-sim --klines ./klines --speed 60
+  watchbell venue-sim --seed 7 --fault 429=0.05 --fault slow=0.01";
+
+/// Options of `venue-sim`.
+#[derive(Debug, Clone, Args)]
+pub struct VenueSimArgs {
+    /// Where to serve; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9443")]
+    pub bind: SocketAddr,
+    /// The synthetic market's seed: the same seed gives the same market
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Serve recorded klines from this directory instead of the synthetic market
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub klines: Option<PathBuf>,
+    /// How many times faster than the wall its market runs
+    #[arg(long, value_name = "N", default_value = "1", value_parser = speed)]
+    pub speed: f64,
+    /// Misbehave; may be given several times
+    #[arg(long, value_name = "SPEC")]
+    pub fault: Vec<String>,
+}
+
+/// Writes the completions of a shell.
+pub fn completions(shell: Shell, out: &mut dyn Write) {
+    clap_complete::generate(shell, &mut Cli::command(), "watchbell", &mut { out });
+}
+
+fn time(text: &str) -> Result<Time, String> {
+    Time::parse(text)
+}
+
+fn json(text: &str) -> Result<serde_json::Value, String> {
+    serde_json::from_str(text).map_err(|e| format!("it is not JSON: {e}"))
+}
+
+fn window_ref(text: &str) -> Result<(SeriesName, Time), String> {
+    let (series, start) = text
+        .split_once('/')
+        .filter(|(s, _)| !s.is_empty())
+        .ok_or("use SERIES/START, such as market-30m/2026-11-22T03:00:00Z")?;
+    Ok((series.into(), Time::parse(start)?))
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(n) if n.is_finite() && n > 0.0 && n <= 100_000.0 => Ok(n),
+        _ => Err("use a number above 0 and up to 100000, such as 60".to_owned()),
+    }
+}
+
+fn limit() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=10_000)
+}
+
+fn window_state() -> impl TypedValueParser<Value = window::State> {
+    PossibleValuesParser::new(window::State::ALL.map(window::State::as_str))
+        .try_map(|s| window::State::parse(&s).ok_or("not a state"))
+}
+
+fn job_state() -> impl TypedValueParser<Value = job::State> {
+    PossibleValuesParser::new(job::State::ALL.map(job::State::as_str))
+        .try_map(|s| job::State::parse(&s).ok_or("not a state"))
+}

@@ -1,0 +1,270 @@
+//! What each command asks of a control, and how its answer is printed.
+
+use watchbell_api::{
+    ActRequest, Action, BackfillRequest, Control, ControlError, EmitRequest, RunOptions,
+    RunRequest, Verdict, VerifyRequest, WindowRef,
+};
+use watchbell_core::port::{EventQuery, JobQuery, Outcome, WindowQuery};
+use watchbell_core::{Millis, Time};
+
+use crate::args::{
+    ActArgs, Ask, BackfillArgs, EventCommand, JobCommand, RunArgs, ScheduleAsk, WindowCommand,
+    WorkerCommand,
+};
+use crate::exit::Exit;
+use crate::out::Out;
+use crate::print::{explain, history, plan, status, window, worker};
+
+type Result<T> = std::result::Result<T, ControlError>;
+
+/// How often what is followed is asked for again.
+const FOLLOW: Millis = Millis(500);
+/// How often the status is printed again.
+const WATCH: Millis = Millis(2_000);
+/// Clears a terminal from its first line on.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// Carries out a command and prints its answer.
+///
+/// # Errors
+/// What the control answered; the caller prints it with [`Out::error`] and exits with
+/// [`Exit::from`] it.
+pub async fn execute(ask: &Ask, control: &dyn Control, out: &mut Out) -> Result<Exit> {
+    match ask {
+        Ask::Status(args) if args.watch => watch(control, out).await,
+        Ask::Status(_) => {
+            let answer = control.status().await?;
+            out.data(&answer, status::status)?;
+            Ok(Exit::Ok)
+        }
+        Ask::Worker(command) => workers(command, control, out).await,
+        Ask::Run(args) => run(args, control, out).await,
+        Ask::Schedule(command) => schedules(command, control, out).await,
+        Ask::Window(command) => windows(command, control, out).await,
+        Ask::Event(command) => events(command, control, out).await,
+        Ask::Job(command) => jobs(command, control, out).await,
+        Ask::Explain { thing } => {
+            let answer = control.explain(thing.clone()).await?;
+            out.data(&answer, explain::explanation)?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+/// The present, for what is printed as an age. With JSON nothing is, and nobody is asked.
+async fn now(control: &dyn Control, out: &mut Out) -> Result<Time> {
+    if out.json {
+        return Ok(out.clock.now());
+    }
+    let node = control.node().await?;
+    Ok(match (node.started_at, node.uptime) {
+        // A node may run on a faster clock than the wall; ages are by its clock.
+        (Some(started), Some(uptime)) => started + uptime,
+        _ => out.clock.now(),
+    })
+}
+
+async fn watch(control: &dyn Control, out: &mut Out) -> Result<Exit> {
+    while !out.closed() {
+        let answer = control.status().await?;
+        if out.json {
+            out.data_line(&answer, |_, _| String::new())?;
+        } else {
+            let text = status::status(&answer, out.style);
+            out.text(&format!("{CLEAR}{text}"));
+        }
+        out.clock.sleep(WATCH).await;
+    }
+    Ok(Exit::Ok)
+}
+
+async fn workers(command: &WorkerCommand, control: &dyn Control, out: &mut Out) -> Result<Exit> {
+    match command {
+        WorkerCommand::List => {
+            let now = now(control, out).await?;
+            let answer = control.workers().await?;
+            out.data(&answer, |a, style| worker::list(a, now, style))?;
+            Ok(Exit::Ok)
+        }
+        WorkerCommand::Show { name } => {
+            let now = now(control, out).await?;
+            let answer = control.worker(name.clone()).await?;
+            out.data(&answer, |a, style| worker::detail(a, now, style))?;
+            Ok(Exit::Ok)
+        }
+        WorkerCommand::Start(args) => act(Action::Start, args, control, out).await,
+        WorkerCommand::Stop(args) => act(Action::Stop, args, control, out).await,
+        WorkerCommand::Pause(args) => act(Action::Pause, args, control, out).await,
+        WorkerCommand::Resume(args) => act(Action::Resume, args, control, out).await,
+        WorkerCommand::Restart(args) => act(Action::Restart, args, control, out).await,
+    }
+}
+
+/// Acts on each worker in turn. Every name is looked up first, so a misspelt one changes nothing.
+async fn act(action: Action, args: &ActArgs, control: &dyn Control, out: &mut Out) -> Result<Exit> {
+    for name in args.names.iter().filter(|_| args.names.len() > 1) {
+        control.health(name.clone()).await?;
+    }
+    let by = args.by.clone().unwrap_or_else(|| out.user.clone());
+    let mut records = Vec::new();
+    for worker in &args.names {
+        let request = ActRequest { worker: worker.clone(), action, by: by.clone() };
+        records.push(control.act(request).await?);
+    }
+    out.data(&records, |records, style| records.iter().map(|r| worker::acted(r, style)).collect())?;
+    Ok(Exit::Ok)
+}
+
+async fn run(args: &RunArgs, control: &dyn Control, out: &mut Out) -> Result<Exit> {
+    let window = args.window.clone().map(|(series, start)| WindowRef { series, start });
+    let request = RunRequest {
+        worker: args.name.clone(),
+        options: RunOptions { dry_run: args.dry_run, force: args.force, window },
+    };
+    let report = control.run(request).await?;
+    out.data(&report, plan::run)?;
+    Ok(match report.outcome {
+        Outcome::Succeeded | Outcome::Snoozed | Outcome::Running => Exit::Ok,
+        Outcome::Fenced | Outcome::Cancelled => Exit::Refused,
+        Outcome::Failed | Outcome::TimedOut | Outcome::Lost => Exit::Failed,
+    })
+}
+
+async fn schedules(command: &ScheduleAsk, control: &dyn Control, out: &mut Out) -> Result<Exit> {
+    let form = match command {
+        ScheduleAsk::Run(args) => return run(args, control, out).await,
+        ScheduleAsk::List => plan::schedules,
+        ScheduleAsk::Status => plan::schedule_status,
+    };
+    let now = now(control, out).await?;
+    let answer = control.schedules().await?;
+    out.data(&answer, |a, style| form(a, now, style))?;
+    Ok(Exit::Ok)
+}
+
+async fn windows(command: &WindowCommand, control: &dyn Control, out: &mut Out) -> Result<Exit> {
+    match command {
+        WindowCommand::List { series, state, from, to, all_versions, limit } => {
+            let query = WindowQuery {
+                series: series.clone(),
+                state: *state,
+                from: *from,
+                to: *to,
+                all_versions: *all_versions,
+                limit: *limit,
+            };
+            let now = now(control, out).await?;
+            let answer = control.windows(query).await?;
+            out.data(&answer, |a, style| window::list(a, now, style))?;
+            Ok(Exit::Ok)
+        }
+        WindowCommand::Show { series, start } => {
+            let now = now(control, out).await?;
+            let answer = control.window(series.clone(), *start).await?;
+            out.data(&answer, |a, style| window::versions(a, now, style))?;
+            Ok(Exit::Ok)
+        }
+        WindowCommand::Verify { series, start, from, to } => {
+            let request = match (series, start) {
+                (Some(series), Some(start)) => {
+                    VerifyRequest::One { series: series.clone(), start: *start }
+                }
+                _ => VerifyRequest::Range { series: series.clone(), from: *from, to: *to },
+            };
+            let reports = control.verify(request).await?;
+            out.data(&reports, |r, style| window::verified(r, style))?;
+            let same = reports.iter().all(|r| r.verdict == Verdict::Same);
+            Ok(if same { Exit::Ok } else { Exit::Failed })
+        }
+        WindowCommand::Backfill(args) => backfill(args, control, out).await,
+    }
+}
+
+async fn backfill(args: &BackfillArgs, control: &dyn Control, out: &mut Out) -> Result<Exit> {
+    let (Some(from), Some(to)) = (args.from, args.to) else {
+        let now = now(control, out).await?;
+        let answer = control.backfills().await?;
+        out.data(&answer, |a, style| window::backfills(a, now, style))?;
+        return Ok(Exit::Ok);
+    };
+    let request = BackfillRequest {
+        series: args.series.clone(),
+        from,
+        to,
+        preview: args.preview,
+        recompute: args.recompute.clone(),
+        by: args.by.clone().unwrap_or_else(|| out.user.clone()),
+    };
+    let report = control.backfill(request).await?;
+    out.data(&report, window::backfill)?;
+    Ok(Exit::Ok)
+}
+
+async fn events(command: &EventCommand, control: &dyn Control, out: &mut Out) -> Result<Exit> {
+    match command {
+        EventCommand::List { dead: true, limit, .. } => {
+            let now = now(control, out).await?;
+            let answer = control.dead_letters(*limit).await?;
+            out.data(&answer, |a, style| history::dead_letters(a, now, style))?;
+        }
+        EventCommand::List { kind, after, limit, dead: false } => {
+            let query = EventQuery { after: *after, kinds: kind.clone(), limit: *limit };
+            let answer = control.events(query).await?;
+            out.data(&answer, |a, style| history::events(a, style))?;
+        }
+        EventCommand::Tail { kind, after, limit } => {
+            tail(kind, *after, *limit, control, out).await?;
+        }
+        EventCommand::Emit { kind, key, payload } => {
+            let request =
+                EmitRequest { kind: kind.clone(), key: key.clone(), payload: payload.clone() };
+            let answer = control.emit(request).await?;
+            out.data(&answer, |e, _| format!("event {} emitted\n", e.id))?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// Prints events as they come: by number, so none is missed between two questions.
+async fn tail(
+    kinds: &[String],
+    mut after: Option<i64>,
+    limit: Option<u64>,
+    control: &dyn Control,
+    out: &mut Out,
+) -> Result<()> {
+    let mut left = limit.unwrap_or(u64::MAX);
+    while left > 0 && !out.closed() {
+        let limit = if after.is_none() { 10 } else { 1_000 };
+        let query = EventQuery { after, kinds: kinds.to_vec(), limit };
+        let events = control.events(query).await?;
+        for event in &events {
+            if left == 0 {
+                break;
+            }
+            left -= 1;
+            out.data_line(event, history::event_line)?;
+        }
+        after = events.last().map(|e| e.id).or(after).or(Some(0));
+        if events.is_empty() {
+            out.clock.sleep(FOLLOW).await;
+        }
+    }
+    Ok(())
+}
+
+async fn jobs(command: &JobCommand, control: &dyn Control, out: &mut Out) -> Result<Exit> {
+    let now = now(control, out).await?;
+    match command {
+        JobCommand::List { kind, state, limit } => {
+            let query = JobQuery { kind: kind.clone(), state: *state, limit: *limit };
+            let answer = control.jobs(query).await?;
+            out.data(&answer, |a, style| history::jobs(a, now, style))?;
+        }
+        JobCommand::Show { id } => {
+            let answer = control.job(*id).await?;
+            out.data(&answer, |a, style| history::job(a, now, style))?;
+        }
+    }
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,197 @@
+//! What happened: cycles, due instants, changes of state, events, dead letters, jobs.
+
+use watchbell_core::port::{
+    CycleRecord, DeadLetter, JobRecord, OccurrenceRecord, Outcome, Transition,
+};
+use watchbell_core::{Cause, EventRecord, Time, job};
+
+use crate::print::style::{Style, Tone};
+use crate::print::table::{Cell, Table, facts};
+use crate::print::time::{relative, short, span};
+use crate::print::{cut, inline, worker};
+
+/// Cycles, as given.
+#[must_use]
+pub fn cycles(cycles: &[CycleRecord], now: Time, style: Style) -> String {
+    let mut table = Table::new(&["CYCLE", "OUTCOME", "STARTED", ">TOOK", "CAUSE", "SUMMARY"]);
+    for c in cycles {
+        let said = c.error.clone().unwrap_or_else(|| inline(&c.summary));
+        table.row(vec![
+            c.id.to_string().into(),
+            Cell::new(c.outcome.as_str().replace('_', " "), outcome_tone(c.outcome)),
+            relative(c.started_at, now).into(),
+            Cell::or_none(c.finished_at.map(|t| span(t.since(c.started_at)))),
+            cause(&c.cause).into(),
+            cut(&said, 100).into(),
+        ]);
+    }
+    table.print(style)
+}
+
+/// A cause in words.
+#[must_use]
+pub fn cause(cause: &Cause) -> String {
+    match cause {
+        Cause::Tick { due } => format!("due {}", short(*due)),
+        Cause::Window { series, start, version, .. } => {
+            let version = if *version == 1 { String::new() } else { format!(" v{version}") };
+            format!("{series} {}{version}", short(*start))
+        }
+        Cause::Event { id } => format!("event {id}"),
+        Cause::Job { id } => format!("job {id}"),
+        Cause::Stream => "stream".to_owned(),
+        Cause::Manual => "by hand".to_owned(),
+    }
+}
+
+/// What an outcome says.
+#[must_use]
+pub fn outcome_tone(outcome: Outcome) -> Tone {
+    match outcome {
+        Outcome::Succeeded => Tone::Good,
+        Outcome::Running | Outcome::Snoozed => Tone::Plain,
+        Outcome::Cancelled | Outcome::Lost => Tone::Warn,
+        Outcome::Failed | Outcome::TimedOut | Outcome::Fenced => Tone::Bad,
+    }
+}
+
+/// Ledger rows, as given.
+#[must_use]
+pub fn occurrences(rows: &[OccurrenceRecord], now: Time, style: Style) -> String {
+    let mut table = Table::new(&["DUE", "UNTIL", ">COUNT", "FATE", "CYCLE", "RECORDED"]);
+    for o in rows {
+        let one = o.through == o.due;
+        table.row(vec![
+            short(o.due).into(),
+            if one { Cell::none() } else { short(o.through).into() },
+            Cell::number(o.count, Tone::Plain),
+            Cell::new(o.fate.as_str(), if o.fate == "fired" { Tone::Good } else { Tone::Warn }),
+            Cell::or_none(o.cycle.map(|c| c.to_string())),
+            relative(o.recorded_at, now).into(),
+        ]);
+    }
+    table.print(style)
+}
+
+/// Changes of state, as given.
+#[must_use]
+pub fn transitions(rows: &[Transition], now: Time, style: Style) -> String {
+    let mut table = Table::new(&["WHEN", "FROM", "TO", "WHY"]);
+    for t in rows {
+        table.row(vec![
+            relative(t.at, now).into(),
+            worker::state(t.from).into(),
+            Cell::new(worker::state(t.to), worker::state_tone(t.to)),
+            cut(&t.reason, 100).into(),
+        ]);
+    }
+    table.print(style)
+}
+
+/// Events, as given.
+#[must_use]
+pub fn events(events: &[EventRecord], style: Style) -> String {
+    if events.is_empty() {
+        return "no events\n".to_owned();
+    }
+    let mut table = Table::new(&[">ID", "AT", "KIND", "KEY", "PAYLOAD"]);
+    for e in events {
+        table.row(vec![
+            e.id.to_string().into(),
+            short(e.at).into(),
+            e.kind.as_str().into(),
+            cut(&e.key, 60).into(),
+            cut(&inline(&e.payload), 100).into(),
+        ]);
+    }
+    table.print(style)
+}
+
+/// One event on one line, for following them.
+#[must_use]
+pub fn event_line(e: &EventRecord, style: Style) -> String {
+    let head = style.faint(&format!("{} {:>6}", short(e.at), e.id));
+    let tail =
+        format!("{head}  {}  {}  {}", e.kind, cut(&e.key, 60), cut(&inline(&e.payload), 120));
+    tail.trim_end().to_owned()
+}
+
+/// Dead letters, as given.
+#[must_use]
+pub fn dead_letters(letters: &[DeadLetter], now: Time, style: Style) -> String {
+    if letters.is_empty() {
+        return "no dead letters\n".to_owned();
+    }
+    let mut table = Table::new(&[">ID", "WHEN", "SUBSCRIBER", ">EVENT", "KIND", "REDRIVEN", "WHY"]);
+    for d in letters {
+        table.row(vec![
+            d.id.to_string().into(),
+            relative(d.at, now).into(),
+            d.worker.as_str().into(),
+            d.event.id.to_string().into(),
+            d.event.kind.as_str().into(),
+            Cell::or_none(d.redriven_at.map(|t| relative(t, now))),
+            cut(&d.reason, 100).into(),
+        ]);
+    }
+    table.print(style)
+}
+
+/// Jobs, as given.
+#[must_use]
+pub fn jobs(jobs: &[JobRecord], now: Time, style: Style) -> String {
+    if jobs.is_empty() {
+        return "no jobs\n".to_owned();
+    }
+    let mut table =
+        Table::new(&[">ID", "KIND", "STATE", ">ATTEMPTS", "DUE", "ENQUEUED", "KEY", "ERROR"]);
+    for j in jobs {
+        table.row(vec![
+            j.id.to_string().into(),
+            j.kind.as_str().into(),
+            Cell::new(j.state.as_str(), job_tone(j.state)),
+            format!("{}/{}", j.attempts, j.max_attempts).into(),
+            if j.state.is_final() { Cell::none() } else { relative(j.run_at, now).into() },
+            relative(j.created_at, now).into(),
+            Cell::or_none(j.unique_key.as_deref().map(|k| cut(k, 40))),
+            cut(j.error.as_deref().unwrap_or_default(), 80).into(),
+        ]);
+    }
+    table.print(style)
+}
+
+/// One job.
+#[must_use]
+pub fn job(j: &JobRecord, now: Time, style: Style) -> String {
+    let when = |t: Option<Time>| t.map(|t| format!("{} ({})", relative(t, now), short(t)));
+    let mut attempts = format!("{} of {}", j.attempts, j.max_attempts);
+    if j.reclaims > 0 {
+        attempts.push_str(&format!(", and {} taken over from a dead holder", j.reclaims));
+    }
+    facts(
+        style,
+        &[
+            ("job", Some(format!("{} ({})", style.strong(&j.id.to_string()), j.kind))),
+            ("state", Some(style.paint(j.state.as_str(), job_tone(j.state)))),
+            ("attempts", Some(attempts)),
+            ("priority", (j.priority != 0).then(|| j.priority.to_string())),
+            ("unique key", j.unique_key.clone()),
+            ("due", if j.state.is_final() { None } else { when(Some(j.run_at)) }),
+            ("enqueued", when(Some(j.created_at))),
+            ("started", when(j.started_at)),
+            ("finished", when(j.finished_at)),
+            ("cycle", j.cycle.map(|c| c.to_string())),
+            ("error", j.error.as_ref().map(|e| cut(e, 400))),
+            ("payload", Some(j.payload.to_string())),
+        ],
+    )
+}
+
+fn job_tone(state: job::State) -> Tone {
+    match state {
+        job::State::Succeeded => Tone::Good,
+        job::State::Failed => Tone::Bad,
+        job::State::Cancelled => Tone::Warn,
+        job::State::Queued | job::State::Running => Tone::Plain,
+    }
+}

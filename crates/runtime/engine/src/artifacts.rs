@@ -1,0 +1,251 @@
+//! Atomic publication of file sets.
+//!
+//! A cycle writes into a staged directory on the artifact file system. Publishing syncs each file,
+//! writes a manifest with sizes and SHA-256, renames the directory into place and syncs its parent;
+//! only then does the commit record it. A reader that sees `NAME/ID` sees all of it, and
+//! `NAME/latest` is a link that is replaced by a rename. A crash between rename and commit leaves a
+//! directory that no row names: [`Artifacts::reconcile`] removes it at the next start, and reports
+//! rows whose directory is gone.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use watchbell_core::port::ArtifactRecord;
+use watchbell_core::{CycleId, NewArtifact, Time};
+
+const STAGE: &str = ".stage";
+const MANIFEST: &str = "manifest.json";
+const LATEST: &str = "latest";
+
+/// The artifact root of a node.
+#[derive(Debug, Clone)]
+pub struct Artifacts {
+    root: PathBuf,
+}
+
+/// Why files could not be published.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {what} {}", path.display())]
+pub struct ArtifactError {
+    what: &'static str,
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// What a start found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    /// Directories without a row, removed.
+    pub removed: Vec<PathBuf>,
+    /// Rows without a directory: their files are lost.
+    pub missing: Vec<String>,
+}
+
+impl Artifacts {
+    /// Uses `root`, which is created when something is first staged.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// A fresh directory to write into.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn stage(&self) -> io::Result<PathBuf> {
+        let dir = self.root.join(STAGE);
+        fs::create_dir_all(&dir)?;
+        Ok(tempfile::Builder::new().prefix("cycle-").tempdir_in(dir)?.keep())
+    }
+
+    /// Moves a staged directory into place.
+    ///
+    /// # Errors
+    /// When a file cannot be read, synced or moved; nothing is visible then.
+    pub fn publish(
+        &self,
+        artifact: &NewArtifact,
+        cycle: CycleId,
+        now: Time,
+    ) -> Result<ArtifactRecord, ArtifactError> {
+        let staged = &artifact.staged;
+        let at = |what: &'static str, path: &Path| {
+            let path = path.to_owned();
+            move |source| ArtifactError { what, path, source }
+        };
+        let mut files = Vec::new();
+        collect(staged, staged, &mut files).map_err(at("read staged files in", staged))?;
+        files.sort();
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for relative in &files {
+            let path = staged.join(relative);
+            let (size, sha) = digest(&path).map_err(at("hash", &path))?;
+            bytes += size;
+            entries.push(serde_json::json!({
+                "path": relative, "bytes": size, "sha256": sha,
+            }));
+        }
+        let manifest = serde_json::json!({
+            "name": artifact.name, "cycle": cycle, "published_at": now, "files": entries,
+        })
+        .to_string();
+        let manifest_path = staged.join(MANIFEST);
+        write_synced(&manifest_path, manifest.as_bytes()).map_err(at("write", &manifest_path))?;
+        sync_dir(staged).map_err(at("sync", staged))?;
+
+        let home = self.root.join(&artifact.name);
+        fs::create_dir_all(&home).map_err(at("create", &home))?;
+        let id = format!("{}-{}", now.0, cycle);
+        let target = home.join(&id);
+        fs::rename(staged, &target).map_err(at("move files into", &target))?;
+        sync_dir(&home).map_err(at("sync", &home))?;
+        Ok(ArtifactRecord {
+            path: format!("{}/{id}", artifact.name),
+            name: artifact.name.clone(),
+            manifest_sha256: hex(&Sha256::digest(manifest.as_bytes())),
+            bytes,
+            files: files.len() as i64,
+            published_at: now,
+        })
+    }
+
+    /// Points `NAME/latest` at a published artifact: after its commit.
+    ///
+    /// # Errors
+    /// When the link cannot be replaced.
+    pub fn point_latest(&self, record: &ArtifactRecord) -> Result<(), ArtifactError> {
+        let home = self.root.join(&record.name);
+        let fresh = home.join(".latest");
+        let at = |source| ArtifactError { what: "link", path: home.join(LATEST), source };
+        let id = record.path.rsplit('/').next().unwrap_or(&record.path);
+        match fs::remove_file(&fresh) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at(e)),
+            _ => {}
+        }
+        std::os::unix::fs::symlink(id, &fresh).map_err(at)?;
+        fs::rename(&fresh, home.join(LATEST)).map_err(at)?;
+        sync_dir(&home).map_err(at)
+    }
+
+    /// Takes back files whose commit was refused.
+    ///
+    /// # Errors
+    /// When the directory cannot be removed.
+    pub fn withdraw(&self, record: &ArtifactRecord) -> io::Result<()> {
+        fs::remove_dir_all(self.root.join(&record.path))
+    }
+
+    /// Removes what no row names, and reports rows without files. Only while nothing runs.
+    ///
+    /// # Errors
+    /// When a directory cannot be read or removed.
+    pub fn reconcile(&self, records: &[ArtifactRecord]) -> io::Result<Reconciled> {
+        let known: BTreeSet<&str> = records.iter().map(|r| r.path.as_str()).collect();
+        let mut found = Reconciled::default();
+        for record in records {
+            if !self.root.join(&record.path).join(MANIFEST).is_file() {
+                found.missing.push(record.path.clone());
+            }
+        }
+        if !self.root.is_dir() {
+            return Ok(found);
+        }
+        for home in fs::read_dir(&self.root)? {
+            let home = home?.path();
+            let Some(name) = home.file_name().and_then(|n| n.to_str()).map(str::to_owned) else {
+                continue;
+            };
+            for entry in fs::read_dir(&home)? {
+                let path = entry?.path();
+                let id = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+                let orphan = path.is_dir()
+                    && !path.is_symlink()
+                    && (name == STAGE || !known.contains(format!("{name}/{id}").as_str()));
+                if orphan {
+                    fs::remove_dir_all(&path)?;
+                    found.removed.push(path);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn collect(root: &Path, dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(root, &path, files)?;
+            sync_dir(&path)?;
+        } else if let Ok(relative) = path.strip_prefix(root) {
+            files.push(relative.to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn digest(path: &Path) -> io::Result<(i64, String)> {
+    let mut file = File::open(path)?;
+    let (mut hash, mut size, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 16]);
+    loop {
+        let n = file.read(&mut buffer)?;
+        if n == 0 {
+            break;
+        }
+        hash.update(&buffer[..n]);
+        size += n as i64;
+    }
+    file.sync_all()?;
+    Ok((size, hex(&hash.finalize())))
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_files_are_whole_and_orphans_are_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let artifacts = Artifacts::new(root.path());
+        let staged = artifacts.stage().unwrap();
+        fs::create_dir(staged.join("sub")).unwrap();
+        fs::write(staged.join("sub/a.txt"), "hello").unwrap();
+        let new = NewArtifact { name: "model".into(), staged };
+        let kept = artifacts.publish(&new, CycleId(7), Time(1_000)).unwrap();
+        artifacts.point_latest(&kept).unwrap();
+        assert_eq!((kept.bytes, kept.files), (5, 1));
+        let read = fs::read_to_string(root.path().join("model/latest/sub/a.txt")).unwrap();
+        assert_eq!(read, "hello");
+
+        // A crash after the rename and before the commit, and one while staging.
+        let staged = artifacts.stage().unwrap();
+        let new = NewArtifact { name: "model".into(), staged };
+        let lost = artifacts.publish(&new, CycleId(8), Time(2_000)).unwrap();
+        artifacts.stage().unwrap();
+        let found = artifacts.reconcile(std::slice::from_ref(&kept)).unwrap();
+        assert_eq!(found.removed.len(), 2);
+        assert!(found.missing.is_empty());
+        assert!(!root.path().join(&lost.path).exists());
+        assert!(root.path().join(&kept.path).exists());
+        let found = artifacts.reconcile(&[kept, lost.clone()]).unwrap();
+        assert_eq!(found.missing, [lost.path]);
+    }
+}

@@ -1,0 +1,195 @@
+//! Which window of a series comes next, and whether it may run: facts from the store, decided by
+//! `core`.
+//!
+//! Live windows come first, in order. When none of them can run, requests for windows of the past
+//! ([backfills](watchbell_core::port::BackfillRecord)) are worked off, oldest window first.
+
+use std::collections::BTreeMap;
+
+use watchbell_core::gate::Gate;
+use watchbell_core::port::{Store, Target, WindowQuery, WindowRecord};
+use watchbell_core::window::{self, InputFacts, InputWindow};
+use watchbell_core::{Fault, Time, WindowInput, WindowSpec};
+
+use crate::cycle::Unit;
+
+/// What to do about a series now.
+#[derive(Debug)]
+pub(crate) enum Choice {
+    /// Claim this window.
+    Run(Target),
+    /// The next window has gates; look again at `next`, or when an input changes.
+    Blocked { gates: Vec<Gate>, next: Option<Time> },
+    /// Every window that is over is done; the next one is over at `next`.
+    Idle { next: Option<Time> },
+}
+
+/// Chooses the next window of the series.
+pub(crate) async fn choose(
+    store: &dyn Store,
+    unit: &Unit,
+    spec: &WindowSpec,
+    now: Time,
+) -> Result<Choice, Fault> {
+    let live = match first(unit, Time::EPOCH).await? {
+        None => {
+            let gate = Gate::NoOrigin { series: spec.series.clone() };
+            Choice::Blocked { gates: vec![gate], next: None }
+        }
+        Some(origin) => {
+            let frontier = store.frontier(&spec.series, origin, Time::FAR_FUTURE).await?;
+            let next = match (frontier.unfinished, frontier.last) {
+                (Some(known), _) => Next::Known(Box::new(known)),
+                (None, Some(last)) => {
+                    let after = last + spec.length;
+                    Next::New(first(unit, after).await?.unwrap_or(after))
+                }
+                (None, None) => Next::New(origin),
+            };
+            judge(store, unit, spec, next, now).await?
+        }
+    };
+    if matches!(live, Choice::Run(_)) {
+        return Ok(live);
+    }
+    for backfill in store.backfills(true).await?.into_iter().rev() {
+        if backfill.series != spec.series {
+            continue;
+        }
+        let to = backfill.to.min(window::last_closed(spec, now) + spec.length);
+        let mut next = None;
+        let mut from = backfill.cursor.ceil(spec.length);
+        while from < to {
+            from = first(unit, from).await?.unwrap_or(to).min(to);
+            let known = store.window(&spec.series, from).await?.pop();
+            match known {
+                Some(w) if w.state.is_final() => from += spec.length,
+                Some(w) => {
+                    next = Some(Next::Known(Box::new(w)));
+                    break;
+                }
+                None if from < to => {
+                    next = Some(Next::New(from));
+                    break;
+                }
+                None => {}
+            }
+        }
+        if from > backfill.cursor {
+            store.advance_backfill(backfill.id, from, now).await?;
+        }
+        let Some(next) = next else { continue };
+        // A window of the past that waits for its input does not hold up the live ones.
+        if let run @ Choice::Run(_) = judge(store, unit, spec, next, now).await? {
+            return Ok(run);
+        }
+    }
+    Ok(live)
+}
+
+/// One window by name, whatever comes before it.
+pub(crate) async fn exactly(
+    store: &dyn Store,
+    unit: &Unit,
+    spec: &WindowSpec,
+    start: Time,
+    now: Time,
+) -> Result<Choice, Fault> {
+    let start = start.floor(spec.length);
+    let known = store.window(&spec.series, start).await?.pop();
+    judge(store, unit, spec, known.map_or(Next::New(start), |w| Next::Known(Box::new(w))), now)
+        .await
+}
+
+/// The keys of a window: those stored at its first claim, or the worker's choice for a new one.
+pub(crate) async fn scope(
+    store: &dyn Store,
+    unit: &Unit,
+    spec: &WindowSpec,
+    start: Time,
+) -> Result<Vec<String>, Fault> {
+    match store.window(&spec.series, start).await?.pop() {
+        Some(known) if !known.scope.is_empty() => Ok(known.scope),
+        _ => unit.worker.scope(start).await.map_err(Fault::Transient),
+    }
+}
+
+enum Next {
+    New(Time),
+    Known(Box<WindowRecord>),
+}
+
+async fn first(unit: &Unit, from: Time) -> Result<Option<Time>, Fault> {
+    unit.worker.first_window(from).await.map_err(Fault::Transient)
+}
+
+async fn judge(
+    store: &dyn Store,
+    unit: &Unit,
+    spec: &WindowSpec,
+    next: Next,
+    now: Time,
+) -> Result<Choice, Fault> {
+    let (start, version, scope) = match next {
+        Next::New(start) => {
+            // Before the end there is nothing to ask anybody.
+            if now < start + spec.length + spec.settle {
+                return Ok(Choice::Idle { next: Some(start + spec.length + spec.settle) });
+            }
+            (start, 1, unit.worker.scope(start).await.map_err(Fault::Transient)?)
+        }
+        Next::Known(w) => {
+            if let Some(at) = w.next_attempt_at.filter(|at| *at > now) {
+                let gate = Gate::Backoff {
+                    until: at,
+                    attempts: w.attempts,
+                    error: w.reason.clone(),
+                };
+                return Ok(Choice::Blocked { gates: vec![gate], next: Some(at) });
+            }
+            (w.start, w.version, w.scope)
+        }
+    };
+    let mut covers = BTreeMap::new();
+    let mut windows = BTreeMap::new();
+    let end = start + spec.length;
+    for input in &spec.inputs {
+        match input {
+            WindowInput::Cover { source, .. } => {
+                covers.insert(source.clone(), store.covers(source).await?);
+            }
+            WindowInput::Window { series } => {
+                let query = WindowQuery {
+                    series: Some(series.clone()),
+                    from: Some(start - spec.length),
+                    to: Some(end),
+                    limit: 10_000,
+                    ..WindowQuery::default()
+                };
+                let of_series = store.windows(query).await?.into_iter();
+                let of_series = of_series
+                    .map(|w| InputWindow { start: w.start, end: w.end, state: w.state })
+                    .collect();
+                windows.insert(series.clone(), of_series);
+            }
+        }
+    }
+    let facts = InputFacts { scope: &scope, covers: &covers, windows: &windows, earlier: None };
+    Ok(match window::readiness(spec, start, &facts, now) {
+        Ok(()) => Choice::Run(Target::Window {
+            series: spec.series.clone(),
+            start,
+            end,
+            version,
+            scope,
+        }),
+        Err(gates) => {
+            let next = gates.iter().find_map(|gate| match gate {
+                Gate::WindowOpen { settled, .. } => Some(*settled),
+                Gate::Settling { until } => Some(*until),
+                _ => None,
+            });
+            Choice::Blocked { gates, next }
+        }
+    })
+}

@@ -1,0 +1,308 @@
+//! Canonical text and SHA-256 hashes of a window's inputs and result (section 4.11, step 7).
+//!
+//! A complete window stores both, so that recomputing it can be compared with what was published.
+//!
+//! * **Inputs** are lines: `watchbell-inputs 1 LABEL START`, then for each symbol `symbol NAME`
+//!   and for each of its points `TIME,PRICE,VOLUME,...`, with times in epoch milliseconds and each
+//!   number in its shortest form that reads back to the same bits.
+//! * **The result** is lines: `watchbell-result 1 LABEL START`, then for each part `KEY VALUE`, the
+//!   value being JSON without spaces, keys in the order in which the types declare their fields.
+//!   Numbers are rounded to twelve significant digits: a hash should not hang on the last bits of
+//!   a sum. (The functions behind them give equal bits on all machines in the first place; see
+//!   the `math` module. Rounding alone could not promise equal hashes, for a value next to a
+//!   rounding border would still tip over.)
+//!
+//! A number is written as `D.DDDeX`: no trailing zeros, no plus sign, minus zero as `0`, and what
+//! is no number as `null`.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use watchbell_core::Time;
+
+/// Text gathers here before it is hashed.
+const CHUNK: usize = 16 * 1024;
+/// Significant digits of a number in a result.
+const DIGITS: usize = 12;
+
+/// Hashes what a window was computed from, in universe order and then time order.
+#[derive(Debug, Clone)]
+pub struct InputsHasher(Text);
+
+/// Hashes what was computed, in universe order.
+#[derive(Debug, Clone)]
+pub struct ResultHasher(Text);
+
+impl InputsHasher {
+    /// For the window of `label` that starts at `start`.
+    #[must_use]
+    pub fn new(label: &str, start: Time) -> Self {
+        Self(Text::new("watchbell-inputs 1", label, start))
+    }
+    /// The points that follow are of `symbol`.
+    pub fn symbol(&mut self, symbol: &str) {
+        self.0.push(b"symbol ");
+        self.0.push(symbol.as_bytes());
+        self.0.end_line();
+    }
+    /// One point: a mid price with bid and ask volume, or a candle's close with its volume.
+    pub fn point(&mut self, at: Time, price: f64, volumes: &[f64]) {
+        write_integer(at.0, &mut self.0.pending);
+        for &number in std::iter::once(&price).chain(volumes) {
+            self.0.push(b",");
+            write_exact(number, &mut self.0.pending);
+        }
+        self.0.end_line();
+    }
+    /// The hash as 64 hexadecimal digits.
+    #[must_use]
+    pub fn finish(self) -> String {
+        self.0.finish()
+    }
+}
+
+impl ResultHasher {
+    /// For the window of `label` that starts at `start`.
+    #[must_use]
+    pub fn new(label: &str, start: Time) -> Self {
+        Self(Text::new("watchbell-result 1", label, start))
+    }
+    /// One part of the result, such as a symbol's [`WindowStats`](super::WindowStats).
+    pub fn part<T: Serialize + ?Sized>(&mut self, key: &str, value: &T) {
+        self.0.push(key.as_bytes());
+        self.0.push(b" ");
+        write_canonical(value, &mut self.0.pending);
+        self.0.end_line();
+    }
+    /// The hash as 64 hexadecimal digits.
+    #[must_use]
+    pub fn finish(self) -> String {
+        self.0.finish()
+    }
+}
+
+/// The canonical JSON of a value, as [`ResultHasher`] hashes it.
+///
+/// ```
+/// # use watchbell_market::analytics::hash::canonical_json;
+/// assert_eq!(canonical_json(&[1.0 / 3.0, -0.0, 250.0]), "[3.33333333333e-1,0,2.5e2]");
+/// ```
+#[must_use]
+pub fn canonical_json<T: Serialize + ?Sized>(value: &T) -> String {
+    let mut text = Vec::new();
+    write_canonical(value, &mut text);
+    String::from_utf8(text).expect("JSON is UTF-8")
+}
+
+#[derive(Debug, Clone)]
+struct Text {
+    hasher: Sha256,
+    pending: Vec<u8>,
+}
+
+impl Text {
+    fn new(kind: &str, label: &str, start: Time) -> Self {
+        let mut text = Self { hasher: Sha256::new(), pending: Vec::with_capacity(CHUNK + 4096) };
+        for piece in [kind, " ", label, " "] {
+            text.push(piece.as_bytes());
+        }
+        write_integer(start.0, &mut text.pending);
+        text.end_line();
+        text
+    }
+    fn push(&mut self, bytes: &[u8]) {
+        self.pending.extend_from_slice(bytes);
+    }
+    fn end_line(&mut self) {
+        self.pending.push(b'\n');
+        if self.pending.len() >= CHUNK {
+            self.hasher.update(&self.pending);
+            self.pending.clear();
+        }
+    }
+    fn finish(mut self) -> String {
+        self.hasher.update(&self.pending);
+        let digest = self.hasher.finalize();
+        let hex = |nibble: u8| char::from_digit(u32::from(nibble), 16).expect("below 16");
+        digest.iter().flat_map(|b| [hex(b >> 4), hex(b & 15)]).collect()
+    }
+}
+
+/// serde_json's compact layout with our own numbers.
+struct Canonical;
+
+impl serde_json::ser::Formatter for Canonical {
+    fn write_f64<W: ?Sized + Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        let mut text = Vec::with_capacity(24);
+        write_rounded(value, &mut text);
+        writer.write_all(&text)
+    }
+}
+
+fn write_canonical<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) {
+    value
+        .serialize(&mut serde_json::Serializer::with_formatter(into, Canonical))
+        .expect("plain data serialises into memory");
+}
+
+/// The shortest text that reads back to the same bits.
+fn write_exact(x: f64, into: &mut Vec<u8>) {
+    match decimal(x) {
+        // Market data has few digits: most numbers are exactly their twelve leading ones.
+        Some((digits, exponent, true)) => write_digits(x < 0.0, digits, exponent, into),
+        _ if x == 0.0 => into.push(b'0'),
+        _ if !x.is_finite() => into.extend_from_slice(b"null"),
+        _ => write!(into, "{x:e}").expect("a vector takes any text"),
+    }
+}
+
+/// Twelve significant digits, without trailing zeros.
+fn write_rounded(x: f64, into: &mut Vec<u8>) {
+    if let Some((digits, exponent, _)) = decimal(x) {
+        write_digits(x < 0.0, digits, exponent, into);
+    } else if x == 0.0 {
+        into.push(b'0');
+    } else if !x.is_finite() {
+        into.extend_from_slice(b"null");
+    } else {
+        let text = format!("{x:.0$e}", DIGITS - 1);
+        let (mantissa, exponent) = text.split_once('e').expect("exponential form has an exponent");
+        let mantissa = mantissa.trim_end_matches('0').trim_end_matches('.');
+        write!(into, "{mantissa}e{exponent}").expect("a vector takes any text");
+    }
+}
+
+/// Twelve digits `d` and an exponent `e` with `|x|` rounding to `d * 10^(e - 11)`, and whether that
+/// is `x` itself. None outside 1e-10..1e12, and where the product comes so near to a half that it
+/// cannot tell which way the decimal rounds: the slow, exact formatting decides there.
+fn decimal(x: f64) -> Option<(u64, i32, bool)> {
+    const POWERS: [f64; 23] = [
+        1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
+        1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
+    ];
+    const BORDERS: [f64; 22] = [
+        1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2, 1e3, 1e4, 1e5,
+        1e6, 1e7, 1e8, 1e9, 1e10, 1e11,
+    ];
+    let magnitude = x.abs();
+    if !(1e-10..1e12).contains(&magnitude) {
+        return None;
+    }
+    let exponent = BORDERS.partition_point(|border| *border <= magnitude) as i32 - 11;
+    let scale = POWERS[(11 - exponent) as usize];
+    let scaled = magnitude * scale;
+    if (scaled.fract() - 0.5).abs() < 1e-3 {
+        return None;
+    }
+    let digits = scaled.round();
+    let exact = digits / scale == magnitude;
+    Some(if digits >= 1e12 {
+        (100_000_000_000, exponent + 1, exact)
+    } else {
+        (digits as u64, exponent, exact)
+    })
+}
+
+/// Writes twelve digits as `D.DDDeX`.
+fn write_digits(negative: bool, mut digits: u64, exponent: i32, into: &mut Vec<u8>) {
+    let mut text = [b'0'; DIGITS];
+    for slot in text.iter_mut().rev() {
+        *slot = b'0' + (digits % 10) as u8;
+        digits /= 10;
+    }
+    let used = text.iter().rposition(|d| *d != b'0').map_or(1, |i| i + 1);
+    if negative {
+        into.push(b'-');
+    }
+    into.push(text[0]);
+    if used > 1 {
+        into.push(b'.');
+        into.extend_from_slice(&text[1..used]);
+    }
+    into.push(b'e');
+    write_integer(i64::from(exponent), into);
+}
+
+fn write_integer(n: i64, into: &mut Vec<u8>) {
+    let mut text = [0_u8; 20];
+    let mut at = text.len();
+    let mut rest = n.unsigned_abs();
+    loop {
+        at -= 1;
+        text[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if n < 0 {
+        into.push(b'-');
+    }
+    into.extend_from_slice(&text[at..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text(write: fn(f64, &mut Vec<u8>), x: f64) -> String {
+        let mut out = Vec::new();
+        write(x, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn numbers_have_one_form() {
+        for (x, exact, rounded) in [
+            (0.0, "0", "0"),
+            (-0.0, "0", "0"),
+            (1.0, "1e0", "1e0"),
+            (-1500.25, "-1.50025e3", "-1.50025e3"),
+            (0.1 + 0.2, "3.0000000000000004e-1", "3e-1"),
+            (999_999_999_999.9, "9.999999999999e11", "1e12"),
+            (1e-300, "1e-300", "1e-300"),
+            (f64::NAN, "null", "null"),
+            (f64::NEG_INFINITY, "null", "null"),
+        ] {
+            assert_eq!((&*text(write_exact, x), &*text(write_rounded, x)), (exact, rounded));
+        }
+        let mut out = Vec::new();
+        write_integer(i64::MIN, &mut out);
+        assert_eq!(out, i64::MIN.to_string().into_bytes());
+    }
+
+    #[test]
+    fn hashes_are_of_the_documented_text() {
+        let sha = |text: &str| -> String {
+            Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect()
+        };
+        let mut inputs = InputsHasher::new("30m", Time(1_800_000));
+        inputs.symbol("BTCUSDT");
+        inputs.point(Time(1_805_000), 50_000.5, &[2.0, 0.1]);
+        assert_eq!(
+            inputs.finish(),
+            sha("watchbell-inputs 1 30m 1800000\nsymbol BTCUSDT\n1805000,5.00005e4,2e0,1e-1\n")
+        );
+        let mut result = ResultHasher::new("30m", Time(1_800_000));
+        result.part("BTCUSDT", &serde_json::json!({"x": 2.0 / 3.0, "n": 3, "none": null}));
+        let body = r#"BTCUSDT {"n":3,"none":null,"x":6.66666666667e-1}"#;
+        assert_eq!(result.finish(), sha(&format!("watchbell-result 1 30m 1800000\n{body}\n")));
+    }
+
+    proptest! {
+        #[test]
+        fn exact_text_reads_back_and_rounded_text_is_the_formatted_one(
+            x in prop_oneof![any::<f64>(), -1e6..1e6_f64, (-100_000_i64..100_000).prop_map(|n| n as f64 / 1e4)]
+        ) {
+            prop_assume!(x.is_finite());
+            prop_assert_eq!(text(write_exact, x).parse::<f64>().unwrap(), x);
+            let formatted: f64 = format!("{x:.11e}").parse().unwrap();
+            let ours = text(write_rounded, x);
+            prop_assert_eq!(ours.parse::<f64>().unwrap(), formatted, "{}", ours);
+            prop_assert_eq!(text(write_exact, x), if x == 0.0 { "0".into() } else { format!("{x:e}") });
+        }
+    }
+}

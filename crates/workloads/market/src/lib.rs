@@ -1,0 +1,95 @@
+//! Market analytics: sync, sampling, windows and the structural statistics over them.
+//!
+//! Three kinds of workers over one set of tables ([`LINE`]): [`MARKET_SYNC`] fetches candles and
+//! knows what is missing, [`MARKET_SAMPLER`] makes points and cycles of order books, and one window
+//! worker for each label computes what [`analytics`] defines. [`analytics`] itself is pure: no I/O,
+//! no clock.
+//!
+//! The rest of the market's work (matrices, allocation, mood, ledger) has its place beside these:
+//! a module each, fed by `window.completed` events.
+
+pub mod analytics;
+mod sampler;
+mod schema;
+mod sync;
+mod universe;
+mod view;
+mod window;
+
+use std::sync::Arc;
+
+use watchbell_core::{Millis, Worker};
+use watchbell_db::Database;
+use watchbell_venues::binance::BinanceClient;
+
+pub use sampler::MARKET_SAMPLER;
+pub use schema::LINE;
+pub use sync::{CallLog, KLINES, MARKET_SYNC, VENUE, insert as insert_klines};
+pub use universe::{
+    SeedError, UNLISTED_AFTER, UnknownSymbol, expected_windows, seed, split, want_history,
+};
+pub use view::{Coverage, Hole, coverage, holes};
+pub use window::series_name;
+
+/// The seven symbols of the default universe, in processing order.
+pub const DEFAULT_SYMBOLS: [&str; 7] =
+    ["BTCUSDT", "ETHUSDT", "BNBUSDT", "SOLUSDT", "ADAUSDT", "XRPUSDT", "DOGEUSDT"];
+
+/// A window must be a whole number of these.
+pub const BASE_CYCLE: Millis = analytics::point::CYCLE;
+
+/// How the market is observed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Lengths of the windows, ascending.
+    pub windows: Vec<Millis>,
+    /// Time after a window's end for late points.
+    pub settle: Millis,
+    /// How often candles are fetched.
+    pub sync_interval: Millis,
+    /// Whether order books are sampled at all.
+    pub sampling: bool,
+    /// How often they are polled.
+    pub poll: Millis,
+    /// Answers without a candle after which its gap is a hole of the venue; at least 1.
+    pub hole_after: u32,
+    /// Gaps of one symbol that one run asks for again at most; at least 1.
+    pub max_gaps_per_run: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            windows: vec![Millis::from_mins(30), Millis::from_hours(1), Millis::from_hours(3)],
+            settle: Millis(1_500),
+            sync_interval: Millis::from_secs(30),
+            sampling: true,
+            poll: Millis::from_secs(1),
+            hole_after: 2,
+            max_gaps_per_run: 50,
+        }
+    }
+}
+
+/// The workers of this workload, in the order in which they start.
+#[must_use]
+pub fn workers(
+    config: &Config,
+    db: &Database,
+    client: &BinanceClient,
+    log: CallLog,
+) -> Vec<Arc<dyn Worker>> {
+    let mut workers: Vec<Arc<dyn Worker>> =
+        vec![Arc::new(sync::Sync::new(config, db.clone(), client.clone(), log))];
+    if config.sampling {
+        let sampler = sampler::SamplerWorker::new(db.clone(), client.clone(), config.poll);
+        workers.push(Arc::new(sampler));
+    }
+    let mut lengths = config.windows.clone();
+    lengths.sort_unstable();
+    for length in lengths {
+        let bins = analytics::DEFAULT_BINS;
+        workers.push(Arc::new(window::WindowWorker::new(db.clone(), length, config.settle, bins)));
+    }
+    workers
+}

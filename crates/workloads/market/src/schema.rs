@@ -1,0 +1,13 @@
+//! The tables of this workload: its own line of migrations.
+
+use watchbell_db::{Line, Migration};
+
+/// The line `market`.
+pub const LINE: Line = Line {
+    name: "market",
+    migrations: &[Migration {
+        number: 1,
+        name: "market",
+        sql: include_str!("migrations/0001_market.sql"),
+    }],
+};

@@ -1,0 +1,746 @@
+//! `market-sync`: fetches 1-minute candles, finds and repairs what is missing, and says how far
+//! each symbol is known.
+//!
+//! Each page is one fenced step: rows, cursor, gaps and cover together, so the cursor never moves
+//! over a candle that was neither stored nor asked for. A missing candle is a *gap* until the venue
+//! has answered often enough ([`Config::hole_after`]), once a run, that it has none; then it is a *hole*, and the cover
+//! passes over it. Only closed candles count, and only two seconds after their close.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+use watchbell_core::{
+    BoxFuture, Commit, Condition, Cover, Cycle, Definition, Done, Fault, Millis, Statement, Time,
+    Trigger, Worker, values,
+};
+use watchbell_db::{Database, DbError};
+use watchbell_venues::binance::wire::{Interval, Kline};
+use watchbell_venues::binance::{
+    BinanceClient, CallRecord, Class, State as VenueState, VenueError,
+};
+
+use crate::Config;
+use crate::universe::{self, BASE, MINUTE, UNLISTED_AFTER};
+
+/// Name of the worker.
+pub const MARKET_SYNC: &str = "market-sync";
+/// The condition that says whether the venue answers.
+pub const VENUE: &str = "venue:binance";
+/// Cover source of 1-minute candles; its keys are symbols.
+pub const KLINES: &str = "klines:1m";
+
+/// The venue changes a candle for up to this long after its close.
+const FINALITY: Millis = Millis::from_secs(2);
+/// Most candles of a page.
+const PAGE: usize = 1000;
+/// A hole younger than this is asked for again once a day.
+const RECHECK_WITHIN: Millis = Millis::from_days(30);
+const RECHECK_EVERY: Millis = Millis::from_days(1);
+/// How long lines of the synchronisation log are kept.
+const LOG_KEPT: Millis = Millis::from_days(7);
+/// How often the venue is asked what it lists.
+const LISTING_EVERY: Millis = Millis::from_days(1);
+
+/// Collects the client's requests for `ops.market_sync_log`. Depth polls are left out: they come
+/// each second, and their points say how they went.
+#[derive(Debug, Clone, Default)]
+pub struct CallLog(Arc<Mutex<VecDeque<CallRecord>>>);
+
+impl CallLog {
+    /// Keeps at most this many requests between two writes.
+    const MOST: usize = 10_000;
+
+    /// Takes note of one request: give this to the client as its observer.
+    pub fn note(&self, record: &CallRecord) {
+        if record.call.endpoint.ends_with("/depth") {
+            return;
+        }
+        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if log.len() < Self::MOST {
+            log.push_back(record.clone());
+        }
+    }
+
+    fn statements(&self, now: Time) -> Vec<Statement> {
+        let records = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        if records.is_empty() {
+            return Vec::new();
+        }
+        let mut params = Vec::with_capacity(records.len() * 9);
+        for r in records {
+            params.extend(values![
+                r.at,
+                r.call.symbol.clone(),
+                r.call.endpoint.to_string(),
+                r.rows as i64,
+                r.used_weight,
+                r.status.as_str(),
+                r.http_status.map(i64::from),
+                r.latency,
+                r.error,
+            ]);
+        }
+        vec![
+            Statement::bulk(
+                "insert into ops.market_sync_log
+                   (ts, symbol, endpoint, rows, weight_used, status, http_code, latency_ms, message)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                9,
+                params,
+            ),
+            Statement::new(
+                "delete from ops.market_sync_log where ts < $1",
+                values![now - LOG_KEPT],
+            ),
+        ]
+    }
+}
+
+/// The worker.
+pub(crate) struct Sync {
+    db: Database,
+    client: BinanceClient,
+    log: CallLog,
+    every: Millis,
+    hole_after: i64,
+    max_gaps_per_run: i64,
+    listed_at: AtomicI64,
+}
+
+/// What a run did: the worker's summary.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+struct Report {
+    symbols: usize,
+    pages: u64,
+    rows: u64,
+    gaps: u64,
+    holes: u64,
+    repaired: u64,
+    revised: u64,
+    /// How far the slowest symbol is behind the venue.
+    behind_ms: i64,
+    venue: Option<VenueState>,
+    problems: Vec<String>,
+}
+
+/// Where one symbol stands.
+#[derive(Debug, Clone)]
+struct Track {
+    symbol: Arc<str>,
+    wanted_from: Time,
+    covered_from: Option<Time>,
+    covered_until: Option<Time>,
+    last_open: Option<Time>,
+}
+
+impl Sync {
+    pub(crate) fn new(config: &Config, db: Database, client: BinanceClient, log: CallLog) -> Self {
+        Self {
+            db,
+            client,
+            log,
+            every: config.sync_interval,
+            hole_after: i64::from(config.hole_after),
+            max_gaps_per_run: i64::from(config.max_gaps_per_run),
+            listed_at: AtomicI64::new(i64::MIN / 2),
+        }
+    }
+
+    async fn sync(&self, cycle: &Cycle) -> Result<Done, Fault> {
+        let mut report = Report::default();
+        let mut failed = None;
+        match self.sync_all(cycle, &mut report).await {
+            Ok(()) => {}
+            Err(Stop::Fault(fault)) => return Err(fault),
+            Err(Stop::Venue(e)) => failed = Some(e),
+        }
+        let now = cycle.now();
+        let health = self.client.health(now);
+        report.venue = Some(health.state);
+        let mut commit = Commit::new();
+        commit.statements = self.log.statements(now);
+        commit.conditions.push(Condition {
+            name: VENUE.into(),
+            met: !matches!(health.state, VenueState::Down | VenueState::Banned),
+            detail: format!("{} since {}: {}", health.state, health.since, health.reason),
+            until: self.client.ban_state(),
+        });
+        match failed {
+            None => Ok(Done::new(report, commit)),
+            Some(e) => {
+                // The failure is the cycle's outcome; what is known of the venue is published all
+                // the same, for others wait on it.
+                cycle.step(commit).await?;
+                Err(Fault::Transient(Box::new(e)))
+            }
+        }
+    }
+
+    async fn sync_all(&self, cycle: &Cycle, report: &mut Report) -> Result<(), Stop> {
+        self.client.server_time().await?;
+        if cycle.now() - Time(self.listed_at.load(Ordering::Relaxed)) >= LISTING_EVERY {
+            self.listing(cycle).await?;
+            self.listed_at.store(cycle.now().0, Ordering::Relaxed);
+        }
+        let tracks = self.tracks().await?;
+        report.symbols = tracks.len();
+        let symbols = tracks.len().max(1);
+        for (i, track) in tracks.into_iter().enumerate() {
+            let symbol = Arc::clone(&track.symbol);
+            let share = (i as f64, symbols as f64);
+            match self.symbol(cycle, track, share, report).await {
+                Ok(()) => {}
+                // One symbol that the venue does not know must not starve the others.
+                Err(Stop::Venue(e)) if e.class() == Class::Permanent => {
+                    report.problems.push(format!("{symbol}: {e}"));
+                }
+                Err(stop) => return Err(stop),
+            }
+            if cycle.cancelled() {
+                return Err(Stop::Fault(Fault::Cancelled));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refreshes what the venue says about the symbols of the universe.
+    async fn listing(&self, cycle: &Cycle) -> Result<(), Stop> {
+        let info = self.client.exchange_info().await?;
+        let wanted = universe::enabled(&self.db).await.map_err(database)?;
+        let now = cycle.now();
+        let mut params = Vec::new();
+        for s in info.symbols.iter().filter(|s| wanted.iter().any(|w| **w == *s.symbol)) {
+            let status = if s.is_trading() { "TRADING" } else { "OFF" };
+            params.extend(values![
+                s.symbol.as_str(),
+                s.base_asset.as_str(),
+                s.quote_asset.as_str(),
+                status,
+                s.tick_size(),
+                s.step_size(),
+                s.min_notional(),
+                now,
+            ]);
+        }
+        let commit = Commit::new().with(Statement::bulk(
+            "insert into market.symbols
+               (symbol, base_asset, quote_asset, status, price_tick, qty_step, min_notional,
+                updated_at)
+             values ($1, $2, $3, $4, $5, $6, $7, $8)
+             on conflict (symbol) do update set
+               base_asset = excluded.base_asset, quote_asset = excluded.quote_asset,
+               status = excluded.status, price_tick = excluded.price_tick,
+               qty_step = excluded.qty_step, min_notional = excluded.min_notional,
+               updated_at = excluded.updated_at",
+            8,
+            params,
+        ));
+        cycle.step(commit).await.map_err(|e| Stop::Fault(Fault::Store(e)))
+    }
+
+    async fn tracks(&self) -> Result<Vec<Track>, Stop> {
+        let rows = self
+            .db
+            .query(
+                "select c.symbol, c.wanted_from, c.covered_from, c.covered_until, c.last_open_time
+                 from ingest.klines_cursor c
+                 join settings.coin_universe u on u.symbol = c.symbol
+                 where u.enabled = 1 and c.window_label = $1
+                 order by u.sort_order is null, u.sort_order, u.symbol",
+                values![BASE],
+            )
+            .await
+            .map_err(database)?;
+        rows.iter()
+            .map(|row| {
+                Ok(Track {
+                    symbol: row.shared_text(0)?,
+                    wanted_from: Time(row.i64(1)?),
+                    covered_from: row.opt_i64(2)?.map(Time),
+                    covered_until: row.opt_i64(3)?.map(Time),
+                    last_open: row.opt_i64(4)?.map(Time),
+                })
+            })
+            .collect::<Result<_, DbError>>()
+            .map_err(database)
+    }
+
+    async fn symbol(
+        &self,
+        cycle: &Cycle,
+        mut track: Track,
+        share: (f64, f64),
+        report: &mut Report,
+    ) -> Result<(), Stop> {
+        self.repair(cycle, &track, report).await?;
+        self.back(cycle, &mut track, share, report).await?;
+        self.forward(cycle, &mut track, share, report).await?;
+        let edge = self.edge();
+        let known = track.covered_until.unwrap_or(track.wanted_from);
+        report.behind_ms = report.behind_ms.max((edge - known).0);
+        Ok(())
+    }
+
+    /// The open time of the first candle that may still change.
+    fn edge(&self) -> Time {
+        (self.client.venue_now() - FINALITY).floor(MINUTE)
+    }
+
+    /// From where the symbol is known up to the newest closed candle.
+    async fn forward(
+        &self,
+        cycle: &Cycle,
+        track: &mut Track,
+        share: (f64, f64),
+        report: &mut Report,
+    ) -> Result<(), Stop> {
+        let begin = track.covered_until.unwrap_or(track.wanted_from);
+        let mut next = begin;
+        while next < self.edge() && !cycle.cancelled() {
+            let edge = self.edge();
+            let far = (edge - next).0 > PAGE as i64 * MINUTE.0;
+            let client = if far { self.client.backfill() } else { self.client.clone() };
+            // The newest candle that is stored is read once more: if the venue has changed it
+            // after its close, that is a revision.
+            let reread = track.last_open.filter(|last| !far && *last + MINUTE == next);
+            let start = reread.unwrap_or(next);
+            let page = client.klines(&track.symbol, Interval::M1, Some(start), None, PAGE).await?;
+            report.pages += 1;
+            let mut rows: Vec<Kline> =
+                page.closed().iter().filter(|r| r.open_time < edge).cloned().collect();
+            let mut commit = Commit::new();
+            if reread.is_some() && rows.first().map(|r| r.open_time) == reread {
+                let again = rows.remove(0);
+                self.revise(&track.symbol, &again, cycle.now(), &mut commit, report).await?;
+            }
+            let until = match rows.last() {
+                Some(last) => last.open_time + MINUTE,
+                // Silence. For a while it may be late news; for a day it is an answer.
+                None if edge - next >= UNLISTED_AFTER && page.rows.len() < PAGE => edge,
+                None => {
+                    if !commit.is_empty() {
+                        self.step(cycle, commit).await?;
+                    }
+                    return Ok(());
+                }
+            };
+            self.store(track, next, until, &rows, cycle.now(), &mut commit, report);
+            self.step(cycle, commit).await?;
+            next = until;
+            let done = (next - begin).0 as f64 / ((edge - begin).0 as f64).max(1.0);
+            cycle.progress(
+                100.0 * (share.0 + done.min(1.0)) / share.1,
+                &format!("{} {next}", track.symbol),
+            );
+        }
+        Ok(())
+    }
+
+    /// From an earlier wish up to where the symbol is known.
+    async fn back(
+        &self,
+        cycle: &Cycle,
+        track: &mut Track,
+        share: (f64, f64),
+        report: &mut Report,
+    ) -> Result<(), Stop> {
+        let Some(known) = track.covered_from.filter(|from| track.wanted_from < *from) else {
+            return Ok(());
+        };
+        let client = self.client.backfill();
+        let mut next = track.wanted_from;
+        while next < known && !cycle.cancelled() {
+            let end = Some(known - MINUTE);
+            let page = client.klines(&track.symbol, Interval::M1, Some(next), end, PAGE).await?;
+            report.pages += 1;
+            let until = if page.rows.len() < PAGE {
+                known
+            } else {
+                page.rows.last().map_or(known, |r| r.open_time + MINUTE)
+            };
+            let mut commit = Commit::new();
+            let mut passing = track.clone();
+            self.store(&mut passing, next, until, &page.rows, cycle.now(), &mut commit, report);
+            if until == known {
+                track.covered_from = Some(track.wanted_from);
+                commit.push(Statement::new(
+                    "update ingest.klines_cursor set covered_from = wanted_from, updated_at = $3
+                     where symbol = $1 and window_label = $2",
+                    values![Arc::clone(&track.symbol), BASE, cycle.now()],
+                ));
+            }
+            self.step(cycle, commit).await?;
+            next = until;
+            cycle.progress(100.0 * share.0 / share.1, &format!("{} back to {next}", track.symbol));
+        }
+        Ok(())
+    }
+
+    /// Puts a page into a commit: rows, the gaps among them, the cover of the rest, the cursor.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one page, used in two places")]
+    fn store(
+        &self,
+        track: &mut Track,
+        from: Time,
+        until: Time,
+        rows: &[Kline],
+        now: Time,
+        commit: &mut Commit,
+        report: &mut Report,
+    ) {
+        let symbol = &track.symbol;
+        commit.push(insert(symbol, rows));
+        report.rows += rows.len() as u64;
+        let gaps = missing(from, until, rows.iter().map(|r| r.open_time));
+        let hole = self.hole_after <= 1;
+        for &(gap_from, gap_to) in &gaps {
+            report.gaps += 1;
+            report.holes += u64::from(hole);
+            commit.push(Statement::new(
+                "insert into ingest.kline_gaps
+                   (symbol, interval_label, from_at, to_at, state, answers, found_at, tried_at)
+                 values ($1, $2, $3, $4, $5, 1, $6, $6)
+                 on conflict (symbol, interval_label, from_at) do update set
+                   to_at = excluded.to_at",
+                values![Arc::clone(symbol), BASE, gap_from, gap_to, state_word(hole), now],
+            ));
+            commit.emit(
+                if hole { "klines.hole" } else { "klines.gap" },
+                &**symbol,
+                serde_json::json!({ "symbol": &**symbol, "from": gap_from, "to": gap_to }),
+            );
+        }
+        let waits = if hole { &[][..] } else { &gaps[..] };
+        for (a, b) in between(from, until, waits) {
+            commit.covers.push(cover(symbol, a, b));
+        }
+        track.covered_from = Some(track.covered_from.unwrap_or(from));
+        track.covered_until = Some(track.covered_until.map_or(until, |u| u.max(until)));
+        if let Some(last) = rows.last() {
+            track.last_open =
+                Some(track.last_open.map_or(last.open_time, |l| l.max(last.open_time)));
+        }
+        commit.push(Statement::new(
+            "update ingest.klines_cursor set
+               covered_from = coalesce(covered_from, $3), covered_until = $4,
+               last_open_time = $5, updated_at = $6
+             where symbol = $1 and window_label = $2",
+            values![
+                Arc::clone(symbol),
+                BASE,
+                track.covered_from,
+                track.covered_until,
+                track.last_open,
+                now
+            ],
+        ));
+    }
+
+    /// Asks again for what was missing, and for young holes once a day.
+    async fn repair(&self, cycle: &Cycle, track: &Track, report: &mut Report) -> Result<(), Stop> {
+        let now = cycle.now();
+        let gaps = self
+            .db
+            .query(
+                "select from_at, to_at, state, answers from ingest.kline_gaps
+                 where symbol = $1 and interval_label = $2 and (
+                   state = 'pending'
+                   or (state = 'hole' and to_at > $3 and tried_at < $4 and to_at - from_at < $5)
+                 )
+                 order by from_at limit $6",
+                values![
+                    Arc::clone(&track.symbol),
+                    BASE,
+                    now - RECHECK_WITHIN,
+                    now - RECHECK_EVERY,
+                    UNLISTED_AFTER,
+                    self.max_gaps_per_run
+                ],
+            )
+            .await
+            .map_err(database)?;
+        for row in gaps {
+            let gap = || -> Result<_, DbError> {
+                Ok((Time(row.i64(0)?), Time(row.i64(1)?), row.text(2)? == "hole", row.i64(3)?))
+            };
+            let (from, to, was_hole, answers) = gap().map_err(database)?;
+            let end = Some(to - MINUTE);
+            let client = self.client.backfill();
+            let page = client.klines(&track.symbol, Interval::M1, Some(from), end, PAGE).await?;
+            report.pages += 1;
+            let full = page.rows.len() == PAGE;
+            let until =
+                if full { page.rows.last().map_or(to, |r| r.open_time + MINUTE) } else { to };
+            let commit = self.settle_gap(
+                &track.symbol,
+                Gap { from, to, until, was_hole, answers: answers + 1 },
+                &page.rows,
+                now,
+                report,
+            );
+            self.step(cycle, commit).await?;
+            if cycle.cancelled() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn settle_gap(
+        &self,
+        symbol: &Arc<str>,
+        gap: Gap,
+        rows: &[Kline],
+        now: Time,
+        report: &mut Report,
+    ) -> Commit {
+        let mut commit = Commit::new();
+        commit.push(Statement::new(
+            "delete from ingest.kline_gaps
+             where symbol = $1 and interval_label = $2 and from_at = $3",
+            values![Arc::clone(symbol), BASE, gap.from],
+        ));
+        if !rows.is_empty() {
+            commit.push(insert(symbol, rows));
+            report.rows += rows.len() as u64;
+            report.repaired += 1;
+            commit.emit(
+                if gap.was_hole { "klines.late" } else { "klines.repaired" },
+                &**symbol,
+                serde_json::json!({
+                    "symbol": &**symbol, "from": gap.from, "to": gap.until, "rows": rows.len(),
+                }),
+            );
+        }
+        let still = missing(gap.from, gap.until, rows.iter().map(|r| r.open_time));
+        for &(from, to) in &still {
+            let hole = gap.answers >= self.hole_after;
+            commit.push(gap_row(symbol, (from, to), hole, gap.answers, now));
+            if hole && !gap.was_hole {
+                report.holes += 1;
+                commit.emit(
+                    "klines.hole",
+                    &**symbol,
+                    serde_json::json!({ "symbol": &**symbol, "from": from, "to": to }),
+                );
+            }
+        }
+        if gap.until < gap.to {
+            commit.push(gap_row(symbol, (gap.until, gap.to), gap.was_hole, 1, now));
+        }
+        let waits = if gap.answers >= self.hole_after { &[][..] } else { &still[..] };
+        for (a, b) in between(gap.from, gap.until, waits) {
+            commit.covers.push(cover(symbol, a, b));
+        }
+        commit
+    }
+
+    /// Compares a candle that is stored with what the venue says now; the newer one wins, and the
+    /// older one is kept.
+    async fn revise(
+        &self,
+        symbol: &Arc<str>,
+        again: &Kline,
+        now: Time,
+        commit: &mut Commit,
+        report: &mut Report,
+    ) -> Result<(), Stop> {
+        let stored = self
+            .db
+            .query_opt(
+                "select open, high, low, close, volume from ingest.kline_raw
+                 where symbol = $1 and interval_label = $2 and open_time = $3",
+                values![Arc::clone(symbol), BASE, again.open_time],
+            )
+            .await
+            .map_err(database)?;
+        let Some(stored) = stored else { return Ok(()) };
+        let fresh = [again.open, again.high, again.low, again.close, again.volume];
+        let mut same = true;
+        for (i, value) in fresh.iter().enumerate() {
+            same &= stored.f64(i).map_err(database)?.to_bits() == value.to_bits();
+        }
+        if same {
+            return Ok(());
+        }
+        report.revised += 1;
+        let key = values![Arc::clone(symbol), BASE, again.open_time];
+        let mut kept = key.clone();
+        kept.extend(values![now]);
+        commit.push(Statement::new(
+            "insert into ingest.kline_revisions
+               (symbol, interval_label, open_time, open, high, low, close, volume, replaced_at)
+             select symbol, interval_label, open_time, open, high, low, close, volume, $4
+             from ingest.kline_raw
+             where symbol = $1 and interval_label = $2 and open_time = $3",
+            kept,
+        ));
+        commit.push(Statement::new(
+            "delete from ingest.kline_raw
+             where symbol = $1 and interval_label = $2 and open_time = $3",
+            key,
+        ));
+        commit.push(insert(symbol, std::slice::from_ref(again)));
+        commit.emit(
+            "klines.revised",
+            &**symbol,
+            serde_json::json!({ "symbol": &**symbol, "open_time": again.open_time }),
+        );
+        Ok(())
+    }
+
+    async fn step(&self, cycle: &Cycle, commit: Commit) -> Result<(), Stop> {
+        cycle.step(commit).await.map_err(|e| Stop::Fault(Fault::Store(e)))
+    }
+}
+
+impl Worker for Sync {
+    fn define(&self) -> Definition {
+        Definition::new(MARKET_SYNC, Trigger::Every { period: self.every, offset: Millis::ZERO })
+            .describe(
+                "Fetches closed 1-minute candles of the universe from the venue, asks again for \
+                 missing ones, remembers holes of the venue, and says how far each symbol is known.",
+            )
+            .timeouts(Millis::from_mins(30), Millis::from_mins(35))
+    }
+
+    fn run<'a>(&'a self, cycle: &'a Cycle) -> BoxFuture<'a, Result<Done, Fault>> {
+        Box::pin(self.sync(cycle))
+    }
+}
+
+/// Why a run ended early.
+enum Stop {
+    Venue(VenueError),
+    Fault(Fault),
+}
+
+impl From<VenueError> for Stop {
+    fn from(e: VenueError) -> Self {
+        Self::Venue(e)
+    }
+}
+
+fn database(e: DbError) -> Stop {
+    Stop::Fault(e.into())
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Gap {
+    from: Time,
+    to: Time,
+    /// How far the newest answer speaks.
+    until: Time,
+    was_hole: bool,
+    answers: i64,
+}
+
+/// The insert of a page: idempotent, for a closed candle does not change.
+pub fn insert(symbol: &Arc<str>, rows: &[Kline]) -> Statement {
+    let interval: Arc<str> = Arc::from(BASE);
+    let mut params = Vec::with_capacity(rows.len() * 13);
+    for r in rows {
+        params.extend([
+            Arc::clone(symbol).into(),
+            Arc::clone(&interval).into(),
+            r.open_time.into(),
+            r.close_time.into(),
+            r.open.into(),
+            r.high.into(),
+            r.low.into(),
+            r.close.into(),
+            r.volume.into(),
+            r.quote_volume.into(),
+            r.trades.into(),
+            r.taker_buy_base.into(),
+            r.taker_buy_quote.into(),
+        ]);
+    }
+    Statement::bulk(
+        "insert into ingest.kline_raw
+           (symbol, interval_label, open_time, close_time, open, high, low, close, volume,
+            quote_volume, trades, taker_buy_base, taker_buy_quote)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+         on conflict (symbol, interval_label, open_time) do nothing",
+        13,
+        params,
+    )
+}
+
+/// The state of a gap, as it is stored.
+const fn state_word(hole: bool) -> &'static str {
+    if hole { "hole" } else { "pending" }
+}
+
+fn gap_row(
+    symbol: &Arc<str>,
+    (from, to): (Time, Time),
+    hole: bool,
+    answers: i64,
+    now: Time,
+) -> Statement {
+    Statement::new(
+        "insert into ingest.kline_gaps
+           (symbol, interval_label, from_at, to_at, state, answers, found_at, tried_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $7)",
+        values![Arc::clone(symbol), BASE, from, to, state_word(hole), answers, now],
+    )
+}
+
+fn cover(symbol: &Arc<str>, from: Time, to: Time) -> Cover {
+    Cover { source: KLINES.into(), key: symbol.to_string(), from, to }
+}
+
+/// The stretches of `[from, until)` without a candle.
+fn missing(from: Time, until: Time, opens: impl Iterator<Item = Time>) -> Vec<(Time, Time)> {
+    let mut gaps = Vec::new();
+    let mut next = from;
+    for open in opens {
+        if open > next {
+            gaps.push((next, open));
+        }
+        next = next.max(open + MINUTE);
+    }
+    if next < until {
+        gaps.push((next, until));
+    }
+    gaps
+}
+
+/// The stretches of `[from, until)` outside of `gaps`.
+fn between(from: Time, until: Time, gaps: &[(Time, Time)]) -> Vec<(Time, Time)> {
+    let mut pieces = Vec::new();
+    let mut next = from;
+    for &(gap_from, gap_to) in gaps {
+        if gap_from > next {
+            pieces.push((next, gap_from));
+        }
+        next = gap_to;
+    }
+    if next < until {
+        pieces.push((next, until));
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn m(n: i64) -> Time {
+        Time(n * MINUTE.0)
+    }
+
+    #[test]
+    fn what_is_missing_and_what_lies_between_fill_the_page() {
+        let gaps = missing(m(0), m(10), [m(1), m(2), m(5), m(8)].into_iter());
+        assert_eq!(gaps, [(m(0), m(1)), (m(3), m(5)), (m(6), m(8)), (m(9), m(10))]);
+        let rest = between(m(0), m(10), &gaps);
+        assert_eq!(rest, [(m(1), m(3)), (m(5), m(6)), (m(8), m(9))]);
+        assert_eq!(missing(m(0), m(3), std::iter::empty()), [(m(0), m(3))]);
+        assert_eq!(between(m(0), m(3), &[]), [(m(0), m(3))]);
+        assert_eq!(missing(m(0), m(2), [m(0), m(1)].into_iter()), []);
+    }
+}

@@ -1,0 +1,348 @@
+//! A small installation: a database, a simulated venue on the loopback, and the market's workers, run
+//! one cycle at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use watchbell_clock::Clock;
+use watchbell_core::port::StoreError;
+use watchbell_core::{
+    BoxFuture, Cause, Commit, Condition, Cover, Cycle, CycleId, CycleInput, Done, Fault, Host,
+    Millis, NewEvent, Time, Token, Trigger, Value, WindowHashes, WindowSpec, Worker, values,
+};
+use watchbell_db::Database;
+use watchbell_market::{CallLog, Config, LINE, MARKET_SYNC, VENUE};
+use watchbell_testkit::{NOW, TempDb};
+use watchbell_venues::binance::wire::{Interval, Kline};
+use watchbell_venues::binance::{self, BinanceClient, Observer};
+use watchbell_venues::sim::{FaultScript, Limits, Market, SimConfig, Simulator};
+
+pub(crate) const SYMBOLS: [&str; 3] = ["BTCUSDT", "ETHUSDT", "SOLUSDT"];
+pub(crate) const MINUTE: Millis = Millis::from_mins(1);
+/// Until when a candle may still be revised: it is not fetched before.
+const FINALITY: Millis = Millis::from_secs(2);
+/// No timer that a test lets pass is armed for longer; the limits of requests are.
+const LONGEST_WAIT: Millis = Millis::from_days(100);
+
+/// What was published, and the engine as a worker sees it. Statements go to the database at once.
+struct TestHost {
+    db: Database,
+    clock: Clock,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Seen {
+    pub(crate) covers: Vec<Cover>,
+    pub(crate) events: Vec<NewEvent>,
+    /// By name: the newest.
+    pub(crate) conditions: BTreeMap<String, Condition>,
+}
+
+impl Seen {
+    /// How many events of that kind there were about `key`.
+    pub(crate) fn count(&self, kind: &str, key: &str) -> usize {
+        self.events.iter().filter(|e| e.kind == kind && e.key == key).count()
+    }
+
+    /// Whether the covers of `key` together reach over all of `[from, to)`.
+    pub(crate) fn covered(&self, key: &str, from: Time, to: Time) -> bool {
+        let mut pieces: Vec<_> =
+            self.covers.iter().filter(|c| c.key == key).map(|c| (c.from, c.to)).collect();
+        pieces.sort_unstable();
+        let reached =
+            pieces.into_iter().fold(from, |at, (a, b)| if a <= at { at.max(b) } else { at });
+        reached >= to
+    }
+}
+
+impl Host for TestHost {
+    fn now(&self) -> Time {
+        self.clock.now()
+    }
+    fn cancelled(&self) -> bool {
+        false
+    }
+    fn until_cancelled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+    fn progress(&self, percent: f64, message: &str) {
+        assert!((0.0..=100.0).contains(&percent), "{percent} %: {message}");
+    }
+    fn step(&self, commit: Commit) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let applied = self.db.apply(commit.statements).await;
+            applied.map_err(|e| StoreError::Database(Box::new(e)))?;
+            let mut seen = self.seen.lock().unwrap();
+            seen.covers.extend(commit.covers);
+            seen.events.extend(commit.events);
+            let named = commit.conditions.into_iter().map(|c| (c.name.clone(), c));
+            seen.conditions.extend(named);
+            Ok(())
+        })
+    }
+    fn stage(&self) -> Result<PathBuf, std::io::Error> {
+        Err(std::io::Error::other("the market publishes no files"))
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) clock: Clock,
+    pub(crate) sim: Simulator,
+    pub(crate) db: Database,
+    host: Arc<TestHost>,
+    workers: Vec<Arc<dyn Worker>>,
+    /// Asks the same market without faults.
+    truth: Simulator,
+    _files: TempDb,
+}
+
+/// What a window came out as: its worker, its start, its fingerprints.
+pub(crate) type Computed = (String, Time, WindowHashes);
+
+impl World {
+    /// An empty store that wants `history` before [`NOW`]; the newest closed minute ends at `NOW`.
+    pub(crate) async fn new(history: Millis, faults: &str) -> Self {
+        Self::with(&Config::default(), history, faults).await
+    }
+
+    pub(crate) async fn with(config: &Config, history: Millis, faults: &str) -> Self {
+        let clock = Clock::manual(NOW + FINALITY);
+        let market = Arc::new(Market::synthetic(7, &SYMBOLS));
+        let sim = simulator(&clock, &market, faults).await;
+        let truth = simulator(&clock, &market, "").await;
+        let log = CallLog::default();
+        let sink = log.clone();
+        let client = client(&sim, &clock, Some(Arc::new(move |record| sink.note(record))));
+        let files = TempDb::sqlite(&[LINE]).await;
+        let db = files.db.clone();
+        let symbols = SYMBOLS.map(str::to_owned);
+        let from = NOW - history;
+        watchbell_market::seed(&db, &symbols, &config.windows, from, NOW).await.unwrap();
+        let host =
+            Arc::new(TestHost { db: db.clone(), clock: clock.clone(), seen: Mutex::default() });
+        let workers = watchbell_market::workers(config, &db, &client, log);
+        Self { clock, sim, db, host, workers, truth, _files: files }
+    }
+
+    pub(crate) fn seen(&self) -> Seen {
+        self.host.seen.lock().unwrap().clone()
+    }
+
+    pub(crate) fn venue(&self) -> Condition {
+        self.seen().conditions[VENUE].clone()
+    }
+
+    pub(crate) fn set_faults(&self, script: &str) {
+        self.sim.set_faults(script.parse::<FaultScript>().unwrap());
+    }
+
+    pub(crate) fn pass(&self, span: Millis) {
+        self.clock.advance(self.clock.now() + span);
+    }
+
+    /// One cycle of the synchronisation.
+    pub(crate) async fn sync(&self) -> Result<Done, Fault> {
+        let cause = Cause::Tick { due: self.clock.now() };
+        let worker = self.workers.iter().find(|w| w.define().name.as_ref() == MARKET_SYNC);
+        self.run(worker.unwrap(), cause, CycleInput::None).await
+    }
+
+    /// Cycles half a minute apart until one succeeds and leaves nothing pending, with the promise
+    /// checked after each: everything that the cursor has passed is stored or known to be missing.
+    pub(crate) async fn settle(&self) -> u32 {
+        for run in 1..=40 {
+            let done = self.sync().await;
+            self.assert_nothing_skipped().await;
+            if done.is_ok() && self.gaps("pending").await == 0 {
+                return run;
+            }
+            self.pass(Millis::from_secs(30));
+        }
+        panic!("40 runs did not settle; {:?}", self.venue());
+    }
+
+    async fn run(
+        &self,
+        worker: &Arc<dyn Worker>,
+        cause: Cause,
+        input: CycleInput,
+    ) -> Result<Done, Fault> {
+        let host: Arc<dyn Host> = Arc::<TestHost>::clone(&self.host);
+        let cycle = Cycle {
+            id: CycleId(1),
+            worker: worker.define().name,
+            cause,
+            token: Token(1),
+            attempt: 1,
+            started_at: self.clock.now(),
+            input,
+            host,
+        };
+        let done = drive(&self.clock, worker.run(&cycle)).await?;
+        self.host.step(done.commit.clone()).await?;
+        Ok(done)
+    }
+
+    /// Runs each window that ends by `until` and whose inputs are covered, shorter series first.
+    pub(crate) async fn windows(&self, until: Time) -> Vec<(Computed, Done)> {
+        let mut all = Vec::new();
+        for worker in &self.workers {
+            let Trigger::Window(WindowSpec { series, length, .. }) = worker.define().trigger else {
+                continue;
+            };
+            let mut from = Time(0);
+            while let Some(start) = worker.first_window(from).await.unwrap() {
+                let end = start + length;
+                let scope = worker.scope(start).await.unwrap();
+                let seen = self.seen();
+                if end > until || !scope.iter().all(|key| seen.covered(key, start, end)) {
+                    break;
+                }
+                let cause = Cause::Window { series: series.clone(), start, end, version: 1 };
+                let done = self.run(worker, cause, CycleInput::Scope(scope)).await;
+                let done = done.unwrap_or_else(|e| panic!("{series} at {start}: {e}"));
+                let hashes = done.window.clone().expect("a window has hashes");
+                all.push(((series.to_string(), start, hashes), done));
+                from = end;
+            }
+        }
+        all
+    }
+
+    /// The one window of `length` at `start`.
+    pub(crate) async fn window(&self, length: Millis, start: Time) -> Result<Done, Fault> {
+        let end = start + length;
+        let name = watchbell_market::series_name(length);
+        let worker = self.workers.iter().find(|w| w.define().name.as_ref() == name.as_str());
+        let worker = worker.unwrap();
+        let scope = worker.scope(start).await.unwrap();
+        let cause = Cause::Window { series: name.as_str().into(), start, end, version: 1 };
+        self.run(worker, cause, CycleInput::Scope(scope)).await
+    }
+
+    /// The stored candles of `symbol`, all columns.
+    pub(crate) async fn stored(&self, symbol: &str) -> Vec<Vec<Value>> {
+        let sql = "select open_time, close_time, open, high, low, close, volume, quote_volume,
+                trades, taker_buy_base, taker_buy_quote
+             from ingest.kline_raw where symbol = $1 and interval_label = '1m' order by open_time";
+        let rows = self.db.query(sql, values![symbol]).await.unwrap();
+        rows.iter().map(|r| r.values().to_vec()).collect()
+    }
+
+    /// What the venue has in `[from, to)`, asked without any fault and without this workload.
+    pub(crate) async fn truth(&self, symbol: &str, from: Time, to: Time) -> Vec<Vec<Value>> {
+        let client = client(&self.truth, &self.clock, None);
+        let mut rows = Vec::new();
+        let mut next = from;
+        while next < to {
+            let end = Some(to - Millis(1));
+            let page = client.klines(symbol, Interval::M1, Some(next), end, 1_000);
+            let page = drive(&self.clock, page).await.unwrap();
+            let Some(last) = page.rows.last() else { break };
+            next = last.open_time + MINUTE;
+            rows.extend(page.rows.iter().map(columns));
+        }
+        rows
+    }
+
+    /// Asserts that each symbol's store is what the venue has in `[from, to)`, row for row.
+    pub(crate) async fn assert_whole(&self, from: Time, to: Time) {
+        for symbol in SYMBOLS {
+            let (have, want) = (self.stored(symbol).await, self.truth(symbol, from, to).await);
+            assert_eq!(want.len() as i64, (to - from) / MINUTE, "{symbol}: the venue has no hole");
+            assert_eq!(have.len(), want.len(), "{symbol}: rows");
+            assert!(have == want, "{symbol}: the rows differ");
+        }
+    }
+
+    /// Asserts that no cursor has moved over a candle that is neither stored nor a known gap, and
+    /// that covers claim nothing else either.
+    pub(crate) async fn assert_nothing_skipped(&self) {
+        let seen = self.seen();
+        let holes = watchbell_market::holes(&self.db).await.unwrap();
+        for c in watchbell_market::coverage(&self.db).await.unwrap() {
+            let (Some(mut at), Some(until)) = (c.from, c.until) else { continue };
+            let stored = self.stored(&c.symbol).await;
+            let stored: BTreeSet<i64> = stored
+                .iter()
+                .filter_map(|r| if let Value::Int(at) = r[0] { Some(at) } else { None })
+                .collect();
+            while at < until {
+                let gap = holes.iter().find(|h| h.symbol == c.symbol && h.from <= at && at < h.to);
+                let here = stored.contains(&at.0);
+                assert!(here || gap.is_some(), "{} at {at}: passed over, unknown", c.symbol);
+                let known = here || gap.is_some_and(|g| g.state == "hole");
+                let covered = seen.covered(&c.symbol, at, at + MINUTE);
+                assert_eq!(covered, known, "{} at {at}: the cover", c.symbol);
+                at += MINUTE;
+            }
+        }
+    }
+
+    pub(crate) async fn gaps(&self, state: &str) -> usize {
+        let all = watchbell_market::holes(&self.db).await.unwrap();
+        all.iter().filter(|h| h.state == state).count()
+    }
+
+    pub(crate) async fn count(&self, sql: &'static str) -> i64 {
+        self.db.query_one(sql, Vec::new()).await.unwrap().i64(0).unwrap()
+    }
+}
+
+fn columns(k: &Kline) -> Vec<Value> {
+    values![
+        k.open_time,
+        k.close_time,
+        k.open,
+        k.high,
+        k.low,
+        k.close,
+        k.volume,
+        k.quote_volume,
+        k.trades,
+        k.taker_buy_base,
+        k.taker_buy_quote,
+    ]
+}
+
+async fn simulator(clock: &Clock, market: &Arc<Market>, faults: &str) -> Simulator {
+    let config = SimConfig {
+        bind: SocketAddr::from(([127, 0, 0, 1], 0)),
+        market: Arc::clone(market),
+        clock: clock.clone(),
+        faults: faults.parse().unwrap(),
+        limits: Limits::default(),
+    };
+    Simulator::start(config).await.unwrap()
+}
+
+/// The time limit of a request is beyond every timer that a test lets pass.
+fn client(sim: &Simulator, clock: &Clock, observer: Option<Observer>) -> BinanceClient {
+    let config = binance::Config {
+        request_timeout: LONGEST_WAIT * 9,
+        ..binance::Config::at(sim.base_url(), sim.ws_url())
+    };
+    BinanceClient::new(config, clock.clone(), observer).unwrap()
+}
+
+/// Runs `work` and lets each timer pass as soon as it is armed, but not the limits of requests.
+async fn drive<T>(clock: &Clock, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            at = clock.next_timer(clock.now()) => {
+                if at - clock.now() < LONGEST_WAIT {
+                    clock.advance(at);
+                } else {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+}

@@ -522,7 +522,11 @@ pub enum ConfigCommand {
     /// Read the configuration as `up` would, and say what is wrong with it
     Check,
     /// Show the configuration that holds, defaults and environment included
-    Show,
+    Show {
+        /// Print the default configuration instead, with comments: a file to begin with
+        #[arg(long)]
+        default: bool,
+    },
     /// Print its JSON Schema
     Schema,
 }

@@ -84,6 +84,17 @@ pub enum DbError {
         /// The file.
         path: PathBuf,
     },
+    /// The file system failed: a quota, a limit, a device. Nothing of the commit was stored.
+    #[error(
+        "the disk that holds {path} failed ({detail}), and nothing was written: look at its space, \
+         its quota and its health; watchbell tries again by itself"
+    )]
+    Disk {
+        /// The file.
+        path: PathBuf,
+        /// What the engine said.
+        detail: String,
+    },
     /// The file is damaged.
     #[error(
         "the database {path} is damaged ({detail}): stop watchbell, keep a copy of the file, and \
@@ -235,7 +246,7 @@ impl DbError {
     /// Whether the same call may succeed later, without a change of the program or its data.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::DiskFull { .. })
+        matches!(self, Self::Busy { .. } | Self::DiskFull { .. } | Self::Disk { .. })
     }
 
     /// Whether a unique index or primary key refused the change.

@@ -83,6 +83,16 @@ pub enum Intent {
     Manual,
 }
 
+impl Intent {
+    /// The oldest due instant that it brings to the ledger.
+    pub(crate) fn first_due(&self) -> Option<Time> {
+        match self {
+            Self::Tick { due, passed } => passed.iter().map(|p| p.first).chain([*due]).min(),
+            Self::Next | Self::Window { .. } | Self::Manual => None,
+        }
+    }
+}
+
 /// What came of an attempt.
 #[derive(Debug)]
 pub enum Report {
@@ -179,7 +189,7 @@ impl Runner {
                 };
             }
         };
-        let grant = match self.claim(unit, target, passed).await {
+        let grant = match self.claim_or_release(unit, target, passed).await {
             Ok(Claim::Granted(grant)) => grant,
             Ok(Claim::Held { owner, until }) => return Report::Held { until, owner },
             Ok(Claim::Taken) => return Report::Taken,
@@ -187,7 +197,28 @@ impl Runner {
             Err(e) => return Report::Broken(e),
         };
         signals.granted(grant.clone());
+        if let Trigger::Queue { kinds, concurrency } = &unit.def.trigger
+            && *concurrency > 1
+        {
+            // There may be another job for a cycle beside this one.
+            let jobs = kinds.iter().cloned().collect();
+            // A closed channel means that the supervisor is gone: nobody is left to wake.
+            drop(self.effects.send(Effects { jobs, ..Effects::default() }));
+        }
         self.compute_and_commit(unit, grant, signals).await
+    }
+
+    /// The newest due instant of the ledger, for a tick whose claim was refused or went wrong.
+    pub(crate) async fn newest_due(&self, unit: &Unit) -> Option<Time> {
+        match self.store.occurrences(&unit.def.name, 1).await {
+            Ok(rows) => rows.first().map(|newest| newest.through),
+            Err(e) => {
+                let name = &unit.def.name;
+                let e = watchbell_core::chain(&e);
+                tracing::warn!(worker.name = %name, "cannot read the ledger of {name}: {e}");
+                None
+            }
+        }
     }
 
     /// The store side of the gates, and what exactly to claim.
@@ -195,9 +226,9 @@ impl Runner {
         let next = |target| Aim::Run { target, passed: Vec::new() };
         Ok(match (intent, &unit.def.trigger) {
             (Intent::Tick { due, passed }, _) => Aim::Run { target: Target::Tick { due }, passed },
-            (Intent::Window { start }, Trigger::Window(spec)) => {
-                self.window_aim(windows::exactly(&*self.store, unit, spec, start, self.clock.now()).await?)
-            }
+            (Intent::Window { start }, Trigger::Window(spec)) => self.window_aim(
+                windows::exactly(&*self.store, unit, spec, start, self.clock.now()).await?,
+            ),
             (Intent::Next | Intent::Manual, Trigger::Window(spec)) => {
                 self.window_aim(windows::choose(&*self.store, unit, spec, self.clock.now()).await?)
             }
@@ -215,6 +246,62 @@ impl Runner {
             Choice::Run(target) => Aim::Run { target, passed: Vec::new() },
             Choice::Blocked { gates, next } => Aim::Not(Report::Blocked { gates, next }),
             Choice::Idle { next } => Aim::Not(Report::Idle { next }),
+        }
+    }
+
+    /// Claims. A worker's cycles never overlap on a node, so a lease that this very session holds
+    /// belongs to nobody any more: the answer to its claim, or its publication, got lost. It would
+    /// be renewed with the others for as long as the node lives, so it is ended here.
+    async fn claim_or_release(
+        &self,
+        unit: &Unit,
+        target: Target,
+        passed: Vec<Passed>,
+    ) -> Result<Claim, StoreError> {
+        match self.claim(unit, target.clone(), passed.clone()).await? {
+            Claim::Held { owner, .. } if owner == self.session => {
+                self.release_orphan(unit).await?;
+                self.claim(unit, target, passed).await
+            }
+            claim => Ok(claim),
+        }
+    }
+
+    async fn release_orphan(&self, unit: &Unit) -> Result<(), StoreError> {
+        let worker = &unit.def.name;
+        let cycles = self.store.cycles(Some(worker), 1).await?;
+        let Some(lost) = cycles.into_iter().find(|c| c.outcome == Outcome::Running) else {
+            return Ok(()); // being ended at this moment
+        };
+        tracing::warn!(
+            worker.name = %worker, cycle.id = lost.id.0,
+            "{worker} finds cycle {} of its own that nobody runs: taken back", lost.id
+        );
+        let now = self.clock.now();
+        let ended = self.store.burn(Publication {
+            worker: worker.clone(),
+            session: self.session.clone(),
+            token: lost.token,
+            cycle: lost.id,
+            cause: lost.cause,
+            now,
+            commit: Commit::new(),
+            end: Some(CycleEnd {
+                outcome: Outcome::Lost,
+                summary: serde_json::Value::Null,
+                error: Some("the store failed while it was claimed or published".into()),
+                started_at: lost.started_at,
+                follow_up: FollowUp::Again { at: now },
+                window: None,
+                artifacts: Vec::new(),
+                next_due: watchbell_core::schedule::next_due(&unit.def.trigger, now),
+                keep_lease: false,
+            }),
+        });
+        match ended.await {
+            // Somebody else ended it meanwhile.
+            Ok(()) | Err(StoreError::Fenced { .. }) => Ok(()),
+            Err(e) => Err(e),
         }
     }
 
@@ -341,10 +428,10 @@ impl Runner {
                         tracing::warn!(artifact = record.path, "cannot withdraw: {e}");
                     }
                 }
-                if quiet {
+                let fenced = matches!(error, StoreError::Fenced { .. });
+                if quiet && fenced {
                     unit.set_standing(None);
                 }
-                let fenced = matches!(error, StoreError::Fenced { .. });
                 ran.outcome = if fenced { Outcome::Fenced } else { Outcome::Failed };
                 ran.error = Some(watchbell_core::chain(&error));
             }
@@ -424,8 +511,7 @@ impl Runner {
         now: Time,
         ran: &mut Ran,
     ) -> (Commit, CycleEnd) {
-        let follow_up = follow_up(unit, grant, fault, now);
-        let mut commit = Commit::new();
+        let (commit, follow_up) = verdict(unit, grant, fault, now);
         ran.outcome = match fault {
             Fault::Snooze { .. } => Outcome::Snoozed,
             Fault::Cancelled => Outcome::Cancelled,
@@ -433,26 +519,8 @@ impl Runner {
             Fault::Transient(_) | Fault::Permanent(_) | Fault::Store(_) => Outcome::Failed,
         };
         ran.error = Some(fault.to_string());
-        match &follow_up {
-            FollowUp::Retry { at } | FollowUp::Again { at } => ran.retry_at = Some(*at),
-            FollowUp::GiveUp { reason } => {
-                let (kind, key) = match &grant.cause {
-                    Cause::Window { series, start, .. } => {
-                        ("window.abandoned", format!("{series}/{start}"))
-                    }
-                    Cause::Job { id } => ("job.dead", id.to_string()),
-                    Cause::Event { id } => ("event.dead", id.to_string()),
-                    Cause::Tick { .. } | Cause::Stream | Cause::Manual => {
-                        ("cycle.failed", unit.def.name.to_string())
-                    }
-                };
-                commit.emit(
-                    kind,
-                    key,
-                    serde_json::json!({ "worker": unit.def.name, "reason": reason }),
-                );
-            }
-            FollowUp::Finish => {}
+        if let FollowUp::Retry { at } | FollowUp::Again { at } = &follow_up {
+            ran.retry_at = Some(*at);
         }
         let end = CycleEnd {
             outcome: ran.outcome,
@@ -497,13 +565,16 @@ impl Runner {
             match error {
                 // The worker asked for something that does not hold: publish its failure instead.
                 StoreError::Unmet { .. } | StoreError::Conflict(_)
-                    if publication.end.as_ref().is_some_and(|e| e.outcome == Outcome::Succeeded) =>
+                    if publication
+                        .end
+                        .as_ref()
+                        .is_some_and(|e| e.outcome == Outcome::Succeeded) =>
                 {
                     let fault = Fault::Transient(Box::new(error));
-                    let follow_up = follow_up(unit, grant, &fault, publication.now);
+                    let (commit, follow_up) = verdict(unit, grant, &fault, publication.now);
                     let text = fault.to_string();
                     let mut failed = publication.clone();
-                    failed.commit = Commit::new();
+                    failed.commit = commit;
                     if let Some(end) = &mut failed.end {
                         end.outcome = Outcome::Failed;
                         end.error = Some(text.clone());
@@ -660,6 +731,27 @@ enum Aim {
     Not(Report),
 }
 
+/// What follows for the window, event or job behind a cycle that failed, and the event that says
+/// so when nothing more will be tried. Pure.
+pub(crate) fn verdict(unit: &Unit, grant: &Grant, fault: &Fault, now: Time) -> (Commit, FollowUp) {
+    let follow_up = follow_up(unit, grant, fault, now);
+    let mut commit = Commit::new();
+    if let FollowUp::GiveUp { reason } = &follow_up {
+        let (kind, key) = match &grant.cause {
+            Cause::Window { series, start, .. } => {
+                ("window.abandoned", format!("{series}/{start}"))
+            }
+            Cause::Job { id } => ("job.dead", id.to_string()),
+            Cause::Event { id } => ("event.dead", id.to_string()),
+            Cause::Tick { .. } | Cause::Stream | Cause::Manual => {
+                ("cycle.failed", unit.def.name.to_string())
+            }
+        };
+        commit.emit(kind, key, serde_json::json!({ "worker": unit.def.name, "reason": reason }));
+    }
+    (commit, follow_up)
+}
+
 /// What follows for the window, event or job behind a cycle that failed. Pure.
 fn follow_up(unit: &Unit, grant: &Grant, fault: &Fault, now: Time) -> FollowUp {
     match fault {
@@ -679,7 +771,9 @@ fn follow_up(unit: &Unit, grant: &Grant, fault: &Fault, now: Time) -> FollowUp {
         _ => return FollowUp::Finish,
     };
     if grant.attempt >= allowed {
-        return FollowUp::GiveUp { reason: format!("{fault} (attempt {} of {allowed})", grant.attempt) };
+        return FollowUp::GiveUp {
+            reason: format!("{fault} (attempt {} of {allowed})", grant.attempt),
+        };
     }
     FollowUp::Retry { at: now + backoff.delay(grant.attempt, &seed) }
 }
@@ -715,4 +809,3 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "with a value that is not text".to_owned())
 }
-

@@ -10,7 +10,8 @@ use watchbell_core::lifecycle::Desired;
 use watchbell_core::port::{Retention, Store};
 use watchbell_core::schedule::{Cron, CronError};
 use watchbell_core::{
-    BoxFuture, Commit, Cycle, Definition, Done, Fault, Millis, NewEvent, Trigger, Worker, WorkerName,
+    BoxFuture, Commit, Cycle, Definition, Done, Fault, Millis, NewEvent, Trigger, Worker,
+    WorkerName,
 };
 
 /// Name of the scan.
@@ -49,6 +50,17 @@ impl HealthScan {
         Self { store, every, definitions }
     }
 
+    /// What it is, run each `period`.
+    #[must_use]
+    pub fn definition(period: Millis) -> Definition {
+        Definition::new(HEALTH_SCAN, Trigger::Every { period, offset: Millis::ZERO })
+            .describe(
+                "Reads every worker's heartbeat and says which one is late, stale, failing or \
+                 down; emits worker.unhealthy once for each spell.",
+            )
+            .timeouts(Millis::from_secs(10), Millis::from_secs(30))
+    }
+
     async fn scan(&self, cycle: &Cycle) -> Result<Done, Fault> {
         let now = cycle.now();
         let mut scan = Scan::default();
@@ -59,8 +71,7 @@ impl HealthScan {
                 continue;
             }
             scan.workers += 1;
-            let fresh =
-                freshness::freshness(def, record.last_success_at, record.state_since, now);
+            let fresh = freshness::freshness(def, record.last_success_at, record.state_since, now);
             let health = freshness::health(record.state, record.consecutive_errors, fresh);
             let name = record.name.to_string();
             match health {
@@ -94,13 +105,7 @@ impl HealthScan {
 
 impl Worker for HealthScan {
     fn define(&self) -> Definition {
-        let period = self.every;
-        Definition::new(HEALTH_SCAN, Trigger::Every { period, offset: Millis::ZERO })
-            .describe(
-                "Reads every worker's heartbeat and says which one is late, stale, failing or \
-                 down; emits worker.unhealthy once for each spell.",
-            )
-            .timeouts(Millis::from_secs(10), Millis::from_secs(30))
+        Self::definition(self.every)
     }
 
     fn run<'a>(&'a self, cycle: &'a Cycle) -> BoxFuture<'a, Result<Done, Fault>> {
@@ -112,7 +117,7 @@ impl Worker for HealthScan {
 pub struct Housekeeping {
     store: Arc<dyn Store>,
     keep: Retention,
-    cron: Cron,
+    definition: Definition,
 }
 
 impl std::fmt::Debug for Housekeeping {
@@ -125,12 +130,24 @@ impl std::fmt::Debug for Housekeeping {
 const PRUNE_BATCH: u32 = 5_000;
 
 impl Housekeeping {
-    /// Prunes once a day, at 03:17 UTC.
+    /// Prunes once a day, at 03:17 UTC, unless its definition is overridden.
     ///
     /// # Errors
     /// Never for the built-in expression.
     pub fn new(store: Arc<dyn Store>, keep: Retention) -> Result<Self, CronError> {
-        Ok(Self { store, keep, cron: Cron::parse("17 3 * * *", "UTC")? })
+        Ok(Self { store, keep, definition: Self::definition()? })
+    }
+
+    /// What it is.
+    ///
+    /// # Errors
+    /// Never for the built-in expression.
+    pub fn definition() -> Result<Definition, CronError> {
+        let cron = Cron::parse("17 3 * * *", "UTC")?;
+        Ok(Definition::new(HOUSEKEEPING, Trigger::Cron(cron)).describe(
+            "Deletes finished cycles, ledger rows, events and jobs that are older than their \
+             retention. Windows, covers and artifacts are never touched.",
+        ))
     }
 
     async fn prune(&self, cycle: &Cycle) -> Result<Done, Fault> {
@@ -154,10 +171,7 @@ impl Housekeeping {
 
 impl Worker for Housekeeping {
     fn define(&self) -> Definition {
-        Definition::new(HOUSEKEEPING, Trigger::Cron(self.cron.clone())).describe(
-            "Deletes finished cycles, ledger rows, events and jobs that are older than their \
-             retention. Windows, covers and artifacts are never touched.",
-        )
+        self.definition.clone()
     }
 
     fn run<'a>(&'a self, cycle: &'a Cycle) -> BoxFuture<'a, Result<Done, Fault>> {

@@ -16,10 +16,26 @@ use watchbell_core::{Time, WorkerName, chain, retry};
 #[derive(Debug)]
 pub(crate) enum Record {
     Transition(Transition),
-    Desired { worker: WorkerName, desired: Desired, by: String, at: Time },
-    Blocked { worker: WorkerName, gate: Option<Gate>, at: Time },
-    Restarts { worker: WorkerName, restarts: serde_json::Value },
-    Passed { worker: WorkerName, passed: Vec<Passed>, at: Time },
+    Desired {
+        worker: WorkerName,
+        desired: Desired,
+        by: String,
+        at: Time,
+    },
+    Blocked {
+        worker: WorkerName,
+        gate: Option<Gate>,
+        at: Time,
+    },
+    Restarts {
+        worker: WorkerName,
+        restarts: serde_json::Value,
+    },
+    Passed {
+        worker: WorkerName,
+        passed: Vec<Passed>,
+        at: Time,
+    },
     Beats(Vec<Beat>),
     /// Answers when everything before it is written.
     Flush(oneshot::Sender<()>),

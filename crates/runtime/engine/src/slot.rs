@@ -74,7 +74,11 @@ impl Slot {
             needs: Vec::new(),
             desired: record.desired,
             desired_by: record.desired_by.clone(),
-            state: State::Stopped,
+            // A worker that gave up stays so until an operator acts, over any number of boots.
+            state: match record.state {
+                State::Failed => State::Failed,
+                _ => State::Stopped,
+            },
             state_since: now,
             running: Vec::new(),
             upcoming: None,
@@ -166,9 +170,9 @@ impl Slot {
         self.wake_at = None;
         self.held_until = None;
         // What was due and never started is taken up again from the ledger at the next start.
-        if let Some(first) = self.backlog.front().copied().into_iter().chain(
-            self.passed.first().map(|p| p.first),
-        ).min() {
+        // Ranges are in the order in which they were passed over, which is not that of time.
+        let passed = self.passed.iter().map(|p| p.first);
+        if let Some(first) = self.backlog.front().copied().into_iter().chain(passed).min() {
             self.last_due = Some(first - Millis(1));
         }
         self.backlog.clear();
@@ -250,6 +254,19 @@ impl Slot {
             Intent::Next => self.poked = true,
             Intent::Window { .. } | Intent::Manual => {}
         }
+    }
+
+    /// The ledger is further than this slot believed: an answer got lost, or another node was
+    /// there. Everything after `through` is divided anew.
+    pub(crate) fn catch_up(&mut self, through: Time, now: Time) {
+        self.backlog.clear();
+        self.passed.clear();
+        self.last_due = Some(through);
+        // What the timer will bring is not due yet.
+        let until = self.upcoming.map_or(now, |(due, _)| now.min(due - Millis(1)));
+        let def = &self.unit.def;
+        let plan = schedule::plan(&def.trigger, def.missed, Some(through), until);
+        self.adopt(plan.fire, plan.passed);
     }
 
     fn merge_back(&mut self, later: Vec<Passed>) {

@@ -12,13 +12,13 @@ use tokio::sync::{mpsc, oneshot};
 use watchbell_clock::Clock;
 use watchbell_core::gate::Gate;
 use watchbell_core::lifecycle::{self, Desired, Event, State};
-use watchbell_core::port::{CycleEnd, FollowUp, Outcome, Publication, StoreError, Transition};
-use watchbell_core::restart::{self, Restart, Storm};
+use watchbell_core::port::{CycleEnd, Outcome, Publication, StoreError, Transition};
+use watchbell_core::restart::{self, Breaker, Restart, Storm};
 use watchbell_core::{
-    Cause, Commit, Condition, CycleId, Ledger, Millis, Time, Trigger, WorkerName, chain, retry,
+    Condition, CycleId, Fault, Ledger, Millis, Time, Trigger, WorkerName, chain, retry, schedule,
 };
 
-use crate::cycle::{Intent, Report, Runner};
+use crate::cycle::{Intent, Report, Runner, verdict};
 use crate::effects::Effects;
 use crate::host::Signals;
 use crate::node::{Action, Options, RunningView, WorkerView};
@@ -27,11 +27,31 @@ use crate::slot::{Running, Slot};
 
 /// What the supervisor is told.
 pub(crate) enum Message {
-    Finished { slot: usize, run: u64, report: Report },
+    /// A cycle ended, or none came of it. `ledger` is the newest due instant in the ledger, for a
+    /// tick that could not be claimed.
+    Finished {
+        slot: usize,
+        run: u64,
+        report: Report,
+        ledger: Option<Time>,
+    },
     Effects(Effects),
-    Act { worker: WorkerName, action: Action, by: String, reply: oneshot::Sender<Result<(), String>> },
-    Run { worker: WorkerName, intent: Intent, force: bool, reply: oneshot::Sender<Report> },
-    Renewed { asked: Time, result: Result<Vec<WorkerName>, StoreError> },
+    Act {
+        worker: WorkerName,
+        action: Action,
+        by: String,
+        reply: oneshot::Sender<Result<(), String>>,
+    },
+    Run {
+        worker: WorkerName,
+        intent: Intent,
+        force: bool,
+        reply: oneshot::Sender<Report>,
+    },
+    Renewed {
+        asked: Time,
+        result: Result<Vec<WorkerName>, StoreError>,
+    },
     View(oneshot::Sender<Vec<WorkerView>>),
     Shutdown,
 }
@@ -59,6 +79,8 @@ pub(crate) struct Supervisor {
     pub(crate) by_name: BTreeMap<WorkerName, usize>,
     /// Start order: a stable topological sort.
     pub(crate) order: Vec<usize>,
+    /// Who needs each worker, in start order.
+    dependents: Vec<Vec<usize>>,
     pub(crate) conditions: BTreeMap<String, Condition>,
     timers: BinaryHeap<Reverse<(Time, Timer)>>,
     lanes: BTreeMap<String, usize>,
@@ -68,6 +90,9 @@ pub(crate) struct Supervisor {
     flush_armed: bool,
     renewed_at: Time,
     leaving: bool,
+    /// A pass over all workers is under way, or asked for while one is.
+    reconciling: bool,
+    reconcile_due: bool,
 }
 
 impl Supervisor {
@@ -83,8 +108,13 @@ impl Supervisor {
         order: Vec<usize>,
         conditions: BTreeMap<String, Condition>,
     ) -> Self {
-        let by_name =
-            slots.iter().enumerate().map(|(i, s)| (s.unit.def.name.clone(), i)).collect();
+        let by_name = slots.iter().enumerate().map(|(i, s)| (s.unit.def.name.clone(), i)).collect();
+        let mut dependents = vec![Vec::new(); slots.len()];
+        for &i in &order {
+            for &(need, _) in &slots[i].needs {
+                dependents[need].push(i);
+            }
+        }
         let clock = runner.clock.clone();
         let renewed_at = clock.now();
         Self {
@@ -98,6 +128,7 @@ impl Supervisor {
             slots,
             by_name,
             order,
+            dependents,
             conditions,
             timers: BinaryHeap::new(),
             lanes: BTreeMap::new(),
@@ -107,6 +138,8 @@ impl Supervisor {
             flush_armed: false,
             renewed_at,
             leaving: false,
+            reconciling: false,
+            reconcile_due: false,
         }
     }
 
@@ -119,7 +152,8 @@ impl Supervisor {
         }
         self.reconcile_all();
         let mut batch = Vec::new();
-        while !(self.leaving && self.slots.iter().all(|s| !s.state.is_alive())) {
+        let gone = |s: &Slot| !s.state.is_alive() && s.running.is_empty();
+        while !(self.leaving && self.slots.iter().all(gone)) {
             let next = self.timers.peek().map_or(Time::FAR_FUTURE, |Reverse((at, _))| *at);
             let clock = self.clock.clone();
             tokio::select! {
@@ -201,7 +235,9 @@ impl Supervisor {
     fn receive(&mut self, message: Message) {
         let now = self.clock.now();
         match message {
-            Message::Finished { slot, run, report } => self.finished(slot, run, report, now),
+            Message::Finished { slot, run, report, ledger } => {
+                self.finished(slot, run, report, ledger, now);
+            }
             Message::Effects(effects) => self.spread(&effects),
             Message::Act { worker, action, by, reply } => {
                 let result = self.act(&worker, action, &by, now);
@@ -216,6 +252,12 @@ impl Supervisor {
             Message::Shutdown => {
                 self.leaving = true;
                 self.reconcile_all();
+                // Cycles that an operator forced of workers that do not run.
+                for i in 0..self.slots.len() {
+                    if !self.slots[i].state.is_alive() {
+                        self.end_cycles(i, now);
+                    }
+                }
             }
         }
     }
@@ -223,22 +265,32 @@ impl Supervisor {
     // ---- lifecycle ------------------------------------------------------------------------
 
     /// Brings every worker nearer to what is wanted, in start order (in stop order when leaving).
+    /// A step on the way may ask for another pass: passes follow one another and do not nest, or
+    /// thousands of workers that stop at once would overflow the stack.
     fn reconcile_all(&mut self) {
-        let order: Vec<usize> = if self.leaving {
-            self.order.iter().rev().copied().collect()
-        } else {
-            self.order.clone()
-        };
-        for i in order {
-            self.reconcile(i);
+        self.reconcile_due = true;
+        if self.reconciling {
+            return;
         }
+        self.reconciling = true;
+        while std::mem::take(&mut self.reconcile_due) {
+            let order: Vec<usize> = if self.leaving {
+                self.order.iter().rev().copied().collect()
+            } else {
+                self.order.clone()
+            };
+            for i in order {
+                self.reconcile(i);
+            }
+        }
+        self.reconciling = false;
     }
 
     fn reconcile(&mut self, i: usize) {
         loop {
             let now = self.clock.now();
+            let desired = self.wanted(i);
             let slot = &self.slots[i];
-            let desired = if self.leaving || !slot.active { Desired::Stopped } else { slot.desired };
             if slot.state == State::Initializing && desired != Desired::Stopped {
                 if self.missing_dependency(i).is_none() {
                     self.step(i, Event::Started, "its dependencies run");
@@ -265,17 +317,24 @@ impl Supervisor {
         }
     }
 
+    fn wanted(&self, i: usize) -> Desired {
+        let slot = &self.slots[i];
+        if self.leaving || !slot.active { Desired::Stopped } else { slot.desired }
+    }
+
     fn missing_dependency(&self, i: usize) -> Option<Gate> {
         self.slots[i].needs.iter().find_map(|&(need, soft)| {
             let other = &self.slots[need];
             let there = matches!(other.state, State::Running | State::Paused);
-            (!soft && !there)
-                .then(|| Gate::Dependency { worker: other.unit.def.name.clone(), state: other.state })
+            (!soft && !there).then(|| Gate::Dependency {
+                worker: other.unit.def.name.clone(),
+                state: other.state,
+            })
         })
     }
 
     fn is_needed(&self, i: usize) -> bool {
-        self.slots.iter().any(|s| s.state.is_alive() && s.needs.iter().any(|&(need, _)| need == i))
+        self.dependents[i].iter().any(|&other| self.slots[other].state.is_alive())
     }
 
     /// One step of a worker's life: the state, its record, and what the new state asks for.
@@ -308,53 +367,56 @@ impl Supervisor {
         }));
         match to {
             State::Running => {
-                self.slots[i].take_up(now);
-                self.record_passed_alone(i, now);
-                self.arm_due(i);
-                self.start(i, now);
-                for other in self.order.clone() {
-                    let waits = self.slots[other].state == State::Initializing
-                        && self.slots[other].needs.iter().any(|&(need, _)| need == i);
-                    if waits {
+                // On its way to a pause it holds its place and starts nothing.
+                if self.wanted(i) == Desired::Running {
+                    self.slots[i].take_up(now);
+                    self.record_passed_alone(i, now);
+                    self.arm_due(i);
+                    self.start(i, now);
+                    self.note_gate(i, now);
+                }
+                for at in 0..self.dependents[i].len() {
+                    let other = self.dependents[i][at];
+                    if self.slots[other].state == State::Initializing {
                         self.reconcile(other);
                     }
                 }
             }
             State::Paused => self.slots[i].disarm(),
             State::ShuttingDown => {
-                let slot = &mut self.slots[i];
-                slot.disarm();
-                slot.aborted = false;
-                for running in &slot.running {
-                    running.signals.cancel();
-                }
+                self.slots[i].disarm();
+                self.end_cycles(i, now);
                 if self.slots[i].running.is_empty() {
                     self.stopped(i);
-                } else {
-                    let deadline = now + self.options.stop_grace;
-                    self.slots[i].stop_deadline = Some(deadline);
-                    self.arm(deadline, Timer::StopDeadline(i));
                 }
             }
-            State::Failed => {
-                self.slots[i].disarm();
-                self.release_standing(i);
-            }
+            State::Failed => self.slots[i].disarm(),
             State::Stopped | State::Initializing | State::Restarting | State::Unavailable => {}
         }
     }
 
-    fn stopped(&mut self, i: usize) {
-        self.slots[i].stop_deadline = None;
-        self.release_standing(i);
-        self.step(i, Event::Stopped, "stopped");
-        self.reconcile_all();
+    /// Asks the cycles of a worker to end, and sets a deadline.
+    fn end_cycles(&mut self, i: usize, now: Time) {
+        let slot = &mut self.slots[i];
+        slot.aborted = false;
+        if slot.running.is_empty() {
+            return;
+        }
+        for running in &slot.running {
+            running.signals.cancel();
+        }
+        let deadline = now + self.options.stop_grace;
+        slot.stop_deadline = Some(deadline);
+        self.arm(deadline, Timer::StopDeadline(i));
     }
 
-    /// A standing lease is left to expire by not being renewed; a clean end of the session gives
-    /// it back at once.
-    fn release_standing(&self, i: usize) {
-        self.slots[i].unit.set_standing(None);
+    /// Its standing lease stays, if it is a quiet worker: that belongs to the node and not to one
+    /// run of the worker. It is renewed with the others until the session ends, so forgetting it
+    /// would only bar the worker's own next start.
+    fn stopped(&mut self, i: usize) {
+        self.slots[i].stop_deadline = None;
+        self.step(i, Event::Stopped, "stopped");
+        self.reconcile_all();
     }
 
     fn stop_deadline(&mut self, i: usize, now: Time) {
@@ -376,12 +438,15 @@ impl Supervisor {
             "{name} did not stop within {}: aborting its cycle", self.options.stop_grace
         );
         self.slots[i].aborted = true;
+        self.slots[i].stop_deadline = None;
         let running = std::mem::take(&mut self.slots[i].running);
         for r in running {
             self.abort(i, r, Outcome::Cancelled, "aborted: it did not stop when asked", now);
         }
         self.leave_lane(i, now);
-        self.stopped(i);
+        if self.slots[i].state == State::ShuttingDown {
+            self.stopped(i);
+        }
     }
 
     /// A worker failed as a whole: a panic, a hard timeout, a stream that returned.
@@ -389,6 +454,9 @@ impl Supervisor {
         let started = self.slots[i].state_since;
         self.storm.failed(now);
         self.step(i, Event::Fail, reason);
+        for running in std::mem::take(&mut self.slots[i].running) {
+            self.abort(i, running, Outcome::Cancelled, "aborted: its worker failed", now);
+        }
         if self.leaving {
             self.reconcile_all();
             return;
@@ -436,6 +504,7 @@ impl Supervisor {
             Err(until) => {
                 self.slots[i].retry_at = Some(until);
                 self.arm(until, Timer::Retry(i));
+                self.note_gate(i, now);
             }
         }
     }
@@ -509,9 +578,9 @@ impl Supervisor {
         let def = &slot.unit.def;
         if slot.state != State::Running {
             return Some(match (slot.state, slot.desired) {
-                (State::Unavailable, _) => Gate::Unavailable {
-                    reason: def.unavailable.clone().unwrap_or_default(),
-                },
+                (State::Unavailable, _) => {
+                    Gate::Unavailable { reason: def.unavailable.clone().unwrap_or_default() }
+                }
                 (State::Paused, desired) | (State::Stopped, desired @ Desired::Stopped) => {
                     Gate::Desired {
                         desired,
@@ -519,16 +588,21 @@ impl Supervisor {
                         since: Some(slot.state_since),
                     }
                 }
-                (State::Failed, _) => Gate::GaveUp {
-                    since: slot.restarts.failures.front().copied(),
-                    error: None,
-                },
+                (State::Failed, _) => {
+                    Gate::GaveUp { since: slot.restarts.failures.front().copied(), error: None }
+                }
                 (State::Restarting, _) => {
-                    Gate::RestartBackoff { until: slot.retry_at.unwrap_or(slot.state_since) }
+                    let until = slot.retry_at.unwrap_or(slot.state_since);
+                    match self.storm.breaker(self.clock.now()) {
+                        Breaker::Open { until: calm } | Breaker::HalfOpen { until: calm }
+                            if until <= calm =>
+                        {
+                            Gate::Storm { until: calm }
+                        }
+                        _ => Gate::RestartBackoff { until },
+                    }
                 }
-                (state, _) => {
-                    self.missing_dependency(i).unwrap_or(Gate::NotRunning { state })
-                }
+                (state, _) => self.missing_dependency(i).unwrap_or(Gate::NotRunning { state }),
             });
         }
         for name in &def.requires {
@@ -562,10 +636,26 @@ impl Supervisor {
         None
     }
 
-    /// Records the first gate of a worker when it differs in kind or detail from the known one.
+    /// Records the first gate of a worker when it differs in kind or detail from the known one. A
+    /// gate that the store's side has found stays until the store's side looks again.
     fn note_gate(&mut self, i: usize, now: Time) {
         let gate = self.gate(i);
-        self.set_gate(i, gate, now);
+        let ours = matches!(
+            self.slots[i].gate,
+            Some(
+                Gate::Unavailable { .. }
+                    | Gate::Desired { .. }
+                    | Gate::GaveUp { .. }
+                    | Gate::RestartBackoff { .. }
+                    | Gate::Storm { .. }
+                    | Gate::Dependency { .. }
+                    | Gate::NotRunning { .. }
+                    | Gate::Condition { .. }
+            )
+        );
+        if gate.is_some() || ours {
+            self.set_gate(i, gate, now);
+        }
     }
 
     fn set_gate(&mut self, i: usize, gate: Option<Gate>, now: Time) {
@@ -620,6 +710,7 @@ impl Supervisor {
         let (runner, unit, outbox) =
             (self.runner.clone(), Arc::clone(&slot.unit), self.outbox.clone());
         let (wanted, flags) = (intent.clone(), Arc::clone(&signals));
+        let timed = matches!(intent, Intent::Tick { .. });
         let task = tokio::spawn(async move {
             let mut work = Box::pin(runner.attempt(&unit, wanted, flags));
             let report = std::future::poll_fn(|cx| {
@@ -634,8 +725,12 @@ impl Supervisor {
                 }
             })
             .await;
+            let ledger = match report {
+                Report::Taken | Report::Broken(_) if timed => runner.newest_due(&unit).await,
+                _ => None,
+            };
             // An error means that the supervisor is gone, and the node with it.
-            drop(outbox.send(Message::Finished { slot: i, run, report }));
+            drop(outbox.send(Message::Finished { slot: i, run, report, ledger }));
         });
         let task = task.abort_handle();
         let limit = now + slot.unit.def.soft_timeout;
@@ -652,7 +747,7 @@ impl Supervisor {
         }
     }
 
-    fn finished(&mut self, i: usize, run: u64, report: Report, now: Time) {
+    fn finished(&mut self, i: usize, run: u64, report: Report, ledger: Option<Time>, now: Time) {
         let Some(at) = self.slots[i].running.iter().position(|r| r.run == run) else {
             return; // aborted before: its report is stale
         };
@@ -661,6 +756,7 @@ impl Supervisor {
             self.leave_lane_quietly(i);
         }
         let timed = matches!(running.intent, Intent::Tick { .. });
+        let written = ledger.filter(|through| running.intent.first_due() <= Some(*through));
         let mut crashed = None;
         match &report {
             Report::Ran(ran) => {
@@ -678,9 +774,10 @@ impl Supervisor {
                 if let Some(at) = ran.retry_at {
                     self.wake_at(i, at);
                 }
-                if !timed && !ran.crashed && !matches!(ran.cause, Cause::Stream) {
-                    // There may be more: the next window, event or job.
-                    self.slots[i].poked |= self.is_reactive(i);
+                if !timed && !ran.crashed {
+                    // There may be more: the next window, event or job. A stream that lost its
+                    // lease begins again.
+                    self.slots[i].poked |= self.goes_on(i);
                 }
                 if self.slots[i].gate.is_some() {
                     self.set_gate(i, None, now);
@@ -695,6 +792,15 @@ impl Supervisor {
                     now,
                 );
                 self.hold(i, until_known);
+            }
+            Report::Taken | Report::Broken(_) if written.is_some() => {
+                if let Some(through) = written {
+                    self.slots[i].catch_up(through, now);
+                }
+            }
+            Report::Taken if timed => {
+                self.slots[i].put_back(running.intent.clone());
+                self.hold(i, now + retry::EVENT.delay(1, self.slots[i].unit.def.name.as_str()));
             }
             Report::Taken => {}
             Report::Idle { next } => {
@@ -737,14 +843,14 @@ impl Supervisor {
             if self.slots[i].running.is_empty() {
                 self.stopped(i);
             }
-        } else {
+        } else if self.slots[i].unit.def.lane.is_none() {
             self.start(i, now);
+        }
+        if self.slots[i].running.is_empty() {
+            self.leave_lane(i, now);
         }
         if !effects.is_empty() {
             self.spread(&effects);
-        }
-        if self.slots[i].running.is_empty() && self.slots[i].unit.def.lane.is_some() {
-            self.leave_lane(i, now);
         }
     }
 
@@ -755,10 +861,10 @@ impl Supervisor {
         self.arm(at, Timer::Wake(i));
     }
 
-    fn is_reactive(&self, i: usize) -> bool {
+    fn goes_on(&self, i: usize) -> bool {
         matches!(
             self.slots[i].unit.def.trigger,
-            Trigger::Window(_) | Trigger::On { .. } | Trigger::Queue { .. }
+            Trigger::Window(_) | Trigger::On { .. } | Trigger::Queue { .. } | Trigger::Stream
         )
     }
 
@@ -849,7 +955,7 @@ impl Supervisor {
                 cleared.push(condition.name.clone());
             }
         }
-        for i in 0..self.slots.len() {
+        for i in self.order.clone() {
             if self.slots[i].state != State::Running {
                 continue;
             }
@@ -902,14 +1008,15 @@ impl Supervisor {
             self.abort(i, running, Outcome::TimedOut, &why, now);
         }
         if crashed {
-            self.leave_lane(i, now);
+            self.leave_lane_quietly(i);
             if self.slots[i].state == State::ShuttingDown {
                 if self.slots[i].running.is_empty() {
                     self.stopped(i);
                 }
-            } else {
+            } else if self.slots[i].state.is_alive() {
                 self.crash(i, &format!("ran longer than its hard timeout of {hard}"), now);
             }
+            self.leave_lane(i, now);
         }
     }
 
@@ -917,15 +1024,18 @@ impl Supervisor {
     fn abort(&mut self, i: usize, running: Running, outcome: Outcome, why: &str, now: Time) {
         running.signals.cancel();
         running.task.abort();
-        let Some(grant) = running.signals.grant() else { return };
+        let Some(grant) = running.signals.grant() else {
+            // Its claim is under way, and may come true or not: the next one finds out.
+            self.slots[i].put_back(running.intent);
+            return;
+        };
         let slot = &self.slots[i];
         slot.unit.set_standing(None);
-        let attempts_left = outcome == Outcome::Cancelled;
-        let follow_up = if attempts_left {
-            FollowUp::Again { at: now }
-        } else {
-            FollowUp::Retry { at: now + retry::WINDOW.delay(grant.attempt, slot.unit.def.name.as_str()) }
+        let fault = match outcome {
+            Outcome::Cancelled => Fault::Cancelled,
+            _ => Fault::transient(why),
         };
+        let (commit, follow_up) = verdict(&slot.unit, &grant, &fault, now);
         let publication = Publication {
             worker: slot.unit.def.name.clone(),
             session: self.runner.session.clone(),
@@ -933,7 +1043,7 @@ impl Supervisor {
             cycle: grant.cycle,
             cause: grant.cause,
             now,
-            commit: Commit::new(),
+            commit,
             end: Some(CycleEnd {
                 outcome,
                 summary: serde_json::Value::Null,
@@ -942,7 +1052,7 @@ impl Supervisor {
                 follow_up,
                 window: None,
                 artifacts: Vec::new(),
-                next_due: None,
+                next_due: schedule::next_due(&slot.unit.def.trigger, now),
                 keep_lease: false,
             }),
         };

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use watchbell_core::gate::Gate;
 use watchbell_core::port::{Store, Target, WindowQuery, WindowRecord};
-use watchbell_core::window::{self, InputFacts, InputWindow};
+use watchbell_core::window::{self, InputFacts, InputWindow, State};
 use watchbell_core::{Fault, Time, WindowInput, WindowSpec};
 
 use crate::cycle::Unit;
@@ -31,23 +31,12 @@ pub(crate) async fn choose(
     spec: &WindowSpec,
     now: Time,
 ) -> Result<Choice, Fault> {
-    let live = match first(unit, Time::EPOCH).await? {
+    let live = match upcoming(store, unit, spec).await? {
         None => {
             let gate = Gate::NoOrigin { series: spec.series.clone() };
             Choice::Blocked { gates: vec![gate], next: None }
         }
-        Some(origin) => {
-            let frontier = store.frontier(&spec.series, origin, Time::FAR_FUTURE).await?;
-            let next = match (frontier.unfinished, frontier.last) {
-                (Some(known), _) => Next::Known(Box::new(known)),
-                (None, Some(last)) => {
-                    let after = last + spec.length;
-                    Next::New(first(unit, after).await?.unwrap_or(after))
-                }
-                (None, None) => Next::New(origin),
-            };
-            judge(store, unit, spec, next, now).await?
-        }
+        Some(next) => judge(store, unit, spec, next, now).await?,
     };
     if matches!(live, Choice::Run(_)) {
         return Ok(live);
@@ -87,7 +76,26 @@ pub(crate) async fn choose(
     Ok(live)
 }
 
-/// One window by name, whatever comes before it.
+/// The next live window: the oldest unfinished one, or else the one after the newest.
+async fn upcoming(
+    store: &dyn Store,
+    unit: &Unit,
+    spec: &WindowSpec,
+) -> Result<Option<Next>, Fault> {
+    let Some(origin) = first(unit, Time::EPOCH).await? else { return Ok(None) };
+    let frontier = store.frontier(&spec.series, origin, Time::FAR_FUTURE).await?;
+    Ok(Some(match (frontier.unfinished, frontier.last) {
+        (Some(known), _) => Next::Known(Box::new(known)),
+        (None, Some(last)) => {
+            let after = last + spec.length;
+            Next::New(first(unit, after).await?.unwrap_or(after))
+        }
+        (None, None) => Next::New(origin),
+    }))
+}
+
+/// One window by name. A new one must be the next of its series or older: the series goes on after
+/// its newest window, so whatever a leap passed over would never be computed.
 pub(crate) async fn exactly(
     store: &dyn Store,
     unit: &Unit,
@@ -96,9 +104,19 @@ pub(crate) async fn exactly(
     now: Time,
 ) -> Result<Choice, Fault> {
     let start = start.floor(spec.length);
-    let known = store.window(&spec.series, start).await?.pop();
-    judge(store, unit, spec, known.map_or(Next::New(start), |w| Next::Known(Box::new(w))), now)
-        .await
+    if let Some(known) = store.window(&spec.series, start).await?.pop() {
+        return judge(store, unit, spec, Next::Known(Box::new(known)), now).await;
+    }
+    let (earlier, state) = match upcoming(store, unit, spec).await? {
+        Some(Next::New(next)) => (next, State::Open),
+        Some(Next::Known(next)) => (next.start, next.state),
+        None => (start, State::Open),
+    };
+    if earlier < start {
+        let gate = Gate::EarlierWindow { series: spec.series.clone(), start: earlier, state };
+        return Ok(Choice::Blocked { gates: vec![gate], next: None });
+    }
+    judge(store, unit, spec, Next::New(start), now).await
 }
 
 /// The keys of a window: those stored at its first claim, or the worker's choice for a new one.
@@ -140,14 +158,16 @@ async fn judge(
         }
         Next::Known(w) => {
             if let Some(at) = w.next_attempt_at.filter(|at| *at > now) {
-                let gate = Gate::Backoff {
-                    until: at,
-                    attempts: w.attempts,
-                    error: w.reason.clone(),
-                };
+                let gate =
+                    Gate::Backoff { until: at, attempts: w.attempts, error: w.reason.clone() };
                 return Ok(Choice::Blocked { gates: vec![gate], next: Some(at) });
             }
-            (w.start, w.version, w.scope)
+            // A correction has no scope before its first claim.
+            let scope = match w.scope {
+                known if !known.is_empty() => known,
+                _ => unit.worker.scope(w.start).await.map_err(Fault::Transient)?,
+            };
+            (w.start, w.version, scope)
         }
     };
     let mut covers = BTreeMap::new();
@@ -176,13 +196,9 @@ async fn judge(
     }
     let facts = InputFacts { scope: &scope, covers: &covers, windows: &windows, earlier: None };
     Ok(match window::readiness(spec, start, &facts, now) {
-        Ok(()) => Choice::Run(Target::Window {
-            series: spec.series.clone(),
-            start,
-            end,
-            version,
-            scope,
-        }),
+        Ok(()) => {
+            Choice::Run(Target::Window { series: spec.series.clone(), start, end, version, scope })
+        }
         Err(gates) => {
             let next = gates.iter().find_map(|gate| match gate {
                 Gate::WindowOpen { settled, .. } => Some(*settled),

@@ -18,7 +18,7 @@ mod window;
 
 use std::sync::Arc;
 
-use watchbell_core::{Millis, Worker};
+use watchbell_core::{Definition, Millis, Worker};
 use watchbell_db::Database;
 use watchbell_venues::binance::BinanceClient;
 
@@ -57,6 +57,14 @@ pub struct Config {
     pub max_gaps_per_run: u32,
 }
 
+impl Config {
+    fn ascending(&self) -> impl Iterator<Item = Millis> + use<> {
+        let mut lengths = self.windows.clone();
+        lengths.sort_unstable();
+        lengths.into_iter()
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -69,6 +77,17 @@ impl Default for Config {
             max_gaps_per_run: 50,
         }
     }
+}
+
+/// What the workers of this workload are, in the order of [`workers`]: for checks that open nothing.
+#[must_use]
+pub fn definitions(config: &Config) -> Vec<Definition> {
+    let mut all = vec![sync::definition(config.sync_interval)];
+    if config.sampling {
+        all.push(sampler::definition(config.poll));
+    }
+    all.extend(config.ascending().map(|length| window::definition(length, config.settle)));
+    all
 }
 
 /// The workers of this workload, in the order in which they start.
@@ -85,9 +104,7 @@ pub fn workers(
         let sampler = sampler::SamplerWorker::new(db.clone(), client.clone(), config.poll);
         workers.push(Arc::new(sampler));
     }
-    let mut lengths = config.windows.clone();
-    lengths.sort_unstable();
-    for length in lengths {
+    for length in config.ascending() {
         let bins = analytics::DEFAULT_BINS;
         workers.push(Arc::new(window::WindowWorker::new(db.clone(), length, config.settle, bins)));
     }

@@ -221,19 +221,23 @@ impl Book {
     }
 }
 
+/// The worker, polling each `period`.
+pub(crate) fn definition(period: Millis) -> Definition {
+    Definition::new(MARKET_SAMPLER, Trigger::Every { period, offset: Millis::ZERO })
+        .describe(
+            "Polls the order book of each symbol, and makes five-second points and forty-second \
+             cycles of it. Pauses while the venue is down or has banned us.",
+        )
+        .missed(Missed::Skip)
+        .after(crate::sync::MARKET_SYNC)
+        .requires(VENUE)
+        .ledger(Ledger::Quiet)
+        .timeouts(Millis::from_mins(2), Millis::from_mins(3))
+}
+
 impl Worker for SamplerWorker {
     fn define(&self) -> Definition {
-        let period = self.poll;
-        Definition::new(MARKET_SAMPLER, Trigger::Every { period, offset: Millis::ZERO })
-            .describe(
-                "Polls the order book of each symbol, and makes five-second points and \
-                 forty-second cycles of it. Pauses while the venue is down or has banned us.",
-            )
-            .missed(Missed::Skip)
-            .after(crate::sync::MARKET_SYNC)
-            .requires(VENUE)
-            .ledger(Ledger::Quiet)
-            .timeouts(Millis::from_mins(2), Millis::from_mins(3))
+        definition(self.poll)
     }
 
     fn run<'a>(&'a self, cycle: &'a Cycle) -> BoxFuture<'a, Result<Done, Fault>> {

@@ -596,14 +596,19 @@ impl Sync {
     }
 }
 
+/// The worker, run each `period`.
+pub(crate) fn definition(period: Millis) -> Definition {
+    Definition::new(MARKET_SYNC, Trigger::Every { period, offset: Millis::ZERO })
+        .describe(
+            "Fetches closed 1-minute candles of the universe from the venue, asks again for \
+             missing ones, remembers holes of the venue, and says how far each symbol is known.",
+        )
+        .timeouts(Millis::from_mins(30), Millis::from_mins(35))
+}
+
 impl Worker for Sync {
     fn define(&self) -> Definition {
-        Definition::new(MARKET_SYNC, Trigger::Every { period: self.every, offset: Millis::ZERO })
-            .describe(
-                "Fetches closed 1-minute candles of the universe from the venue, asks again for \
-                 missing ones, remembers holes of the venue, and says how far each symbol is known.",
-            )
-            .timeouts(Millis::from_mins(30), Millis::from_mins(35))
+        definition(self.every)
     }
 
     fn run<'a>(&'a self, cycle: &'a Cycle) -> BoxFuture<'a, Result<Done, Fault>> {

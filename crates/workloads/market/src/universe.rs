@@ -128,8 +128,8 @@ impl Listings {
         let snapshot = db.snapshot().await?;
         let cursors = snapshot
             .query(
-                "select symbol, covered_from, covered_until from ingest.klines_cursor
-                 where window_label = $1 and covered_from is not null",
+                "select symbol, wanted_from, covered_from, covered_until from ingest.klines_cursor
+                 where window_label = $1",
                 values![BASE],
             )
             .await?;
@@ -152,14 +152,16 @@ impl Listings {
         }
         let mut known = BTreeMap::new();
         for row in &cursors {
-            known.insert(row.shared_text(0)?, (Time(row.i64(1)?), Time(row.i64(2)?)));
+            let wanted = Time(row.i64(1)?);
+            let from = row.opt_i64(2)?.map_or(wanted, |from| wanted.min(Time(from)));
+            known.insert(row.shared_text(0)?, (from, row.opt_i64(3)?.map(Time)));
         }
         let spans = symbols
             .into_iter()
             .filter_map(|symbol| {
-                let covered = *known.get(&symbol)?;
+                let (from, until) = *known.get(&symbol)?;
                 let absent = absent.get(&symbol).map_or(&[][..], Vec::as_slice);
-                Some((symbol, listed(covered, absent)))
+                Some((symbol, listed(from, until, absent)))
             })
             .collect();
         Ok(Self { spans })
@@ -212,10 +214,10 @@ pub async fn expected_windows(db: &Database, length: Millis, until: Time) -> Res
     Ok(Listings::load(db).await?.count(length, until))
 }
 
-/// The covered stretch less the long silences. A silence that reaches the end of what is covered
-/// means that the symbol is gone; otherwise it trades, and its last stretch has no end yet.
-fn listed(covered: Span, absent: &[Span]) -> Vec<Span> {
-    let (mut from, until) = covered;
+/// Everything from `from` on, less the silences that the venue has confirmed. What is not known yet
+/// counts as listed: a window must wait for it, not leave it out. A silence that reaches the end of
+/// what is covered means that the symbol is gone; otherwise its last stretch has no end yet.
+fn listed(mut from: Time, covered_until: Option<Time>, absent: &[Span]) -> Vec<Span> {
     let mut spans = Vec::new();
     for &(hole_from, hole_to) in absent {
         if hole_from > from {
@@ -223,7 +225,8 @@ fn listed(covered: Span, absent: &[Span]) -> Vec<Span> {
         }
         from = from.max(hole_to);
     }
-    if from < until {
+    let gone = absent.last().is_some_and(|&(_, to)| covered_until.is_some_and(|until| to >= until));
+    if !gone {
         spans.push((from, Time::FAR_FUTURE));
     }
     spans
@@ -264,13 +267,13 @@ mod tests {
     #[test]
     fn a_long_silence_ends_a_listing_and_a_short_one_does_not_appear() {
         let h = |n: i64| Time(n * 3_600_000);
-        assert_eq!(listed((h(0), h(100)), &[]), [(h(0), Time::FAR_FUTURE)]);
-        assert_eq!(
-            listed((h(0), h(100)), &[(h(10), h(50))]),
-            [(h(0), h(10)), (h(50), Time::FAR_FUTURE)]
-        );
+        let known = |absent: &[Span]| listed(h(0), Some(h(100)), absent);
+        assert_eq!(known(&[]), [(h(0), Time::FAR_FUTURE)]);
+        assert_eq!(known(&[(h(10), h(50))]), [(h(0), h(10)), (h(50), Time::FAR_FUTURE)]);
         // Before the listing, and after the end.
-        assert_eq!(listed((h(0), h(100)), &[(h(0), h(30)), (h(60), h(100))]), [(h(30), h(60))]);
+        assert_eq!(known(&[(h(0), h(30)), (h(60), h(100))]), [(h(30), h(60))]);
+        // Nothing is known yet: windows must wait, not go ahead without the symbol.
+        assert_eq!(listed(h(5), None, &[]), [(h(5), Time::FAR_FUTURE)]);
     }
 
     #[test]

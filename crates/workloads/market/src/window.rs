@@ -369,27 +369,31 @@ impl WindowWorker {
     }
 }
 
+/// The worker of the windows of `length`.
+pub(crate) fn definition(length: Millis, settle: Millis) -> Definition {
+    let name = series_name(length);
+    Definition::new(
+        name.as_str(),
+        Trigger::Window(WindowSpec {
+            series: name.as_str().into(),
+            length,
+            settle,
+            inputs: vec![Input::Cover { source: KLINES.into(), lookback: Millis::ZERO }],
+            max_attempts: MAX_ATTEMPTS,
+        }),
+    )
+    .describe(format!(
+        "Computes the {length} windows of the universe: histogram, floating mode, vectors and \
+         intrinsic metrics of every symbol, complete or not at all."
+    ))
+    .after(crate::sync::MARKET_SYNC)
+    .lane(LANE)
+    .timeouts(Millis::from_mins(5), Millis::from_mins(10))
+}
+
 impl Worker for WindowWorker {
     fn define(&self) -> Definition {
-        let name = series_name(self.length);
-        Definition::new(
-            name.as_str(),
-            Trigger::Window(WindowSpec {
-                series: name.as_str().into(),
-                length: self.length,
-                settle: self.settle,
-                inputs: vec![Input::Cover { source: KLINES.into(), lookback: Millis::ZERO }],
-                max_attempts: MAX_ATTEMPTS,
-            }),
-        )
-        .describe(format!(
-            "Computes the {} windows of the universe: histogram, floating mode, vectors and \
-             intrinsic metrics of every symbol, complete or not at all.",
-            self.length
-        ))
-        .after(crate::sync::MARKET_SYNC)
-        .lane(LANE)
-        .timeouts(Millis::from_mins(5), Millis::from_mins(10))
+        definition(self.length, self.settle)
     }
 
     fn run<'a>(&'a self, cycle: &'a Cycle) -> BoxFuture<'a, Result<Done, Fault>> {

@@ -133,6 +133,7 @@ impl Opener {
                 DbError::Busy { path, waited_ms: self.options.busy_timeout_ms }
             }
             ErrorCode::DiskFull => DbError::DiskFull { path },
+            ErrorCode::SystemIoFailure => DbError::Disk { path, detail: detail() },
             ErrorCode::NotADatabase => DbError::NotADatabase { path },
             ErrorCode::DatabaseCorrupt => DbError::Damaged { path, detail: detail() },
             ErrorCode::ReadOnly => DbError::ReadOnly { path },

@@ -1,0 +1,359 @@
+//! Where everything meets: from a configuration to a running node.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use watchbell_api::discovery::NodeFile;
+use watchbell_api::{Control, ControlError, Reason};
+use watchbell_clock::Clock;
+use watchbell_core::port::{self, SessionRecord, Store};
+use watchbell_core::{Definition, SessionId, Time, Trigger, Worker, WorkerName};
+use watchbell_db::Database;
+use watchbell_engine::health::{HealthScan, Housekeeping};
+use watchbell_engine::{Node, Options};
+use watchbell_market::CallLog;
+use watchbell_server::Bound;
+use watchbell_venues::binance::{self, BinanceClient};
+
+use crate::config::{Catalog, Config, ConfigError, Market};
+use crate::demo::{self, Marker};
+use crate::installation::{self, Held, Opened};
+use crate::local::{LocalControl, Parts};
+
+/// Workers and their definitions, with the configuration's overrides applied.
+pub(crate) type Workers = Vec<(Definition, Arc<dyn Worker>)>;
+
+/// A node that runs, with everything that must outlive it.
+pub(crate) struct Running {
+    pub(crate) node: Node,
+    pub(crate) control: Arc<LocalControl>,
+    pub(crate) opened: Opened,
+    pub(crate) session: SessionRecord,
+    http: Option<(Bound, oneshot::Sender<()>)>,
+    held: Held,
+    data_dir: std::path::PathBuf,
+    clock: Clock,
+}
+
+/// The name of every worker that a configuration of the market leads to, and the built-in profiles.
+pub(crate) fn catalog(market: &Market) -> Catalog {
+    let windows = market.windows.iter().map(|w| watchbell_market::series_name(*w));
+    let mut of_market = vec![watchbell_market::MARKET_SYNC.to_owned()];
+    if market.sampling.enabled {
+        of_market.push(watchbell_market::MARKET_SAMPLER.to_owned());
+    }
+    of_market.extend(windows);
+    let own = [watchbell_engine::health::HEALTH_SCAN, watchbell_engine::health::HOUSEKEEPING];
+    let market: Vec<WorkerName> = of_market.into_iter().map(WorkerName::from).collect();
+    let own: Vec<WorkerName> = own.into_iter().map(WorkerName::from).collect();
+    let all: Vec<WorkerName> = market.iter().chain(&own).cloned().collect();
+    let profiles = [
+        ("default".to_owned(), all.clone()),
+        ("all".to_owned(), all.clone()),
+        ("market".to_owned(), market),
+    ];
+    Catalog { workers: all, profiles: profiles.into() }
+}
+
+/// The venue client of a configuration.
+pub(crate) fn client(
+    config: &Config,
+    clock: &Clock,
+    log: &CallLog,
+) -> Result<BinanceClient, ControlError> {
+    let log = log.clone();
+    let settings = binance::Config {
+        base_url: config.venue.base_url.clone(),
+        alternates: config.venue.alternates.clone(),
+        ws_base_url: config.venue.ws_url.clone(),
+        request_timeout: config.venue.request_timeout,
+        weight_limit_fraction: config.venue.weight_fraction,
+        backfill_limit_fraction: config.venue.weight_fraction * 0.75,
+        ..binance::Config::default()
+    };
+    BinanceClient::new(settings, clock.clone(), Some(Arc::new(move |r| log.note(r))))
+        .map_err(|e| ControlError::invalid(Reason::from(e.to_string())))
+}
+
+fn market(config: &Config) -> watchbell_market::Config {
+    watchbell_market::Config {
+        windows: config.market.windows.clone(),
+        settle: config.market.sampling.settle,
+        sync_interval: config.market.sync_interval,
+        poll: config.market.sampling.poll,
+        sampling: config.market.sampling.enabled,
+        max_gaps_per_run: config.market.repair.max_gaps_per_run,
+        hole_after: config.market.repair.hole_after,
+    }
+}
+
+/// The definition of every worker, with the configuration's overrides applied. Opens nothing, so
+/// that a configuration is checked before anything is touched.
+pub(crate) fn definitions(config: &Config) -> Result<Vec<Definition>, ControlError> {
+    let mut all = watchbell_market::definitions(&market(config));
+    all.push(Housekeeping::definition().map_err(|e| ControlError::internal(e.to_string()))?);
+    all.push(HealthScan::definition(config.node.health_scan));
+    config.apply_overrides(all).map_err(|e| invalid(&e))
+}
+
+/// Every worker of the installation, in the order of [`definitions`].
+pub(crate) fn workers(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    db: &Database,
+    client: &BinanceClient,
+    log: CallLog,
+) -> Result<Workers, ControlError> {
+    let definitions = definitions(config)?;
+    let mut all = watchbell_market::workers(&market(config), db, client, log);
+    let keep = port::Retention {
+        cycles: config.retention.cycles,
+        occurrences: config.retention.occurrences,
+        events: config.retention.events,
+        jobs: config.retention.jobs,
+    };
+    let housekeeping = Housekeeping::new(Arc::clone(store), keep)
+        .map_err(|e| ControlError::internal(e.to_string()))?;
+    all.push(Arc::new(housekeeping));
+    let every = config.node.health_scan;
+    all.push(Arc::new(HealthScan::new(Arc::clone(store), every, &definitions)));
+    Ok(definitions.into_iter().zip(all).collect())
+}
+
+/// A configuration error, for the operator.
+pub(crate) fn invalid(error: &ConfigError) -> ControlError {
+    ControlError::invalid(Reason::from(error.to_string()))
+}
+
+/// The engine's options of a configuration.
+pub(crate) fn options(config: &Config) -> Options {
+    let mut options = Options::new(&config.data_dir);
+    options.lease_ttl = config.node.lease_ttl;
+    options.lease_renew = config.node.lease_renew;
+    options.stop_grace = config.node.stop_grace;
+    options.abort_grace = config.node.abort_grace;
+    options
+}
+
+/// A new boot.
+pub(crate) fn session(now: Time) -> SessionRecord {
+    let host = host();
+    let pid = std::process::id();
+    SessionRecord {
+        id: SessionId::from(format!("{host}-{pid}-{:x}", now.0)),
+        app_name: "watchbell".into(),
+        app_version: env!("CARGO_PKG_VERSION").into(),
+        host,
+        pid: pid.into(),
+        opened_at: now,
+        closed_at: None,
+        note: "started".into(),
+    }
+}
+
+/// The name of this machine.
+pub(crate) fn host() -> String {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let named = kernel.or_else(|| std::env::var("HOSTNAME").ok());
+    named.map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()).unwrap_or_else(|| "localhost".into())
+}
+
+/// What to run beside the configuration.
+pub(crate) struct Run {
+    pub(crate) clock: Clock,
+    /// Only the workers that a clock starts.
+    pub(crate) only_timed: bool,
+    /// Where the market's history begins.
+    pub(crate) history_from: Time,
+}
+
+/// Opens the installation and starts its node. On an error nothing is left running.
+pub(crate) async fn start(config: &Config, run: Run) -> Result<Running, ControlError> {
+    let Run { clock, only_timed, history_from } = run;
+    let now = clock.now();
+    let held = installation::hold(&config.data_dir)?;
+    let opened = installation::open(config, now).await?;
+    let market = &config.market;
+    watchbell_market::seed(&opened.db, &market.symbols, &market.windows, history_from, now)
+        .await
+        .map_err(|e| ControlError::invalid(watchbell_core::chain(&e)))?;
+    let log = CallLog::default();
+    let client = client(config, &clock, &log)?;
+    restore_ban(&*opened.store, &client, now).await?;
+    let workers = workers(config, &opened.store, &opened.db, &client, log)?;
+    let timed = |name: &WorkerName| {
+        let def = workers.iter().find(|(d, _)| d.name == *name);
+        def.is_some_and(|(d, _)| {
+            matches!(d.trigger, Trigger::Every { .. } | Trigger::Cron(_) | Trigger::Window(_))
+        })
+    };
+    let profile: BTreeSet<WorkerName> =
+        config.profile.workers.iter().filter(|n| !only_timed || timed(n)).cloned().collect();
+    let mut options = options(config);
+    options.profile = Some(profile);
+    let session = session(now);
+    let node = Node::start(
+        Arc::clone(&opened.store),
+        clock.clone(),
+        session.clone(),
+        workers.clone(),
+        options.clone(),
+    )
+    .await
+    .map_err(|e| ControlError::unavailable(watchbell_core::chain(&e)))?;
+    if node.recovered != port::Recovered::default() {
+        let r = node.recovered;
+        tracing::warn!(
+            "the last run ended without a stop: {} cycles, {} windows and {} jobs were taken back",
+            r.cycles, r.windows, r.jobs
+        );
+    }
+    for (worker, need) in &node.softened {
+        tracing::warn!("{worker} needs {need}, which the profile leaves out: it starts without");
+    }
+    for path in &node.reconciled.missing {
+        tracing::error!("the files of artifact {path} are gone: publish it again");
+    }
+    let parts = Parts {
+        store: Arc::clone(&opened.store),
+        db: opened.db.clone(),
+        clock: clock.clone(),
+        workers,
+        engine: Some(node.handle()),
+        softened: node.softened.clone(),
+        session: Some(session.clone()),
+        data_dir: config.data_dir.clone(),
+        profile: Some(config.profile.name.clone()),
+        host: session.host.clone(),
+        venue: Some((client, config.venue.base_url.clone())),
+        options,
+    };
+    let mut running = Running {
+        node,
+        control: Arc::new(LocalControl::new(parts)),
+        opened,
+        session,
+        http: None,
+        held,
+        data_dir: config.data_dir.clone(),
+        clock,
+    };
+    if config.http.enabled
+        && let Err(e) = running.serve(config).await
+    {
+        running.stop("could not serve its API").await?;
+        return Err(e);
+    }
+    Ok(running)
+}
+
+/// A ban outlives the process that earned it.
+async fn restore_ban(
+    store: &dyn Store,
+    client: &BinanceClient,
+    now: Time,
+) -> Result<(), ControlError> {
+    let conditions = store
+        .conditions()
+        .await
+        .map_err(|e| ControlError::unavailable(watchbell_core::chain(&e)))?;
+    let until = conditions
+        .into_iter()
+        .find(|(c, _)| c.name == watchbell_market::VENUE && !c.met)
+        .and_then(|(c, _)| c.until);
+    if let Some(until) = until.filter(|t| *t > now) {
+        client.restore_ban(until);
+    }
+    Ok(())
+}
+
+impl Running {
+    async fn serve(&mut self, config: &Config) -> Result<(), ControlError> {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let options = watchbell_server::Options {
+            data_dir: Some(config.data_dir.clone()),
+            ..watchbell_server::Options::default()
+        };
+        let bound = watchbell_server::serve(
+            config.http.bind,
+            Arc::clone(&self.control) as Arc<dyn Control>,
+            options,
+            async move {
+                // Dropping the sender stops the server as well as sending does.
+                drop(stopped.await);
+            },
+        )
+        .await
+        .map_err(|e| ControlError::unavailable(watchbell_core::chain(&e)))?;
+        let url = bound.url();
+        // The port may have been chosen by the system, so the address is known only now.
+        self.control.serving_at(url.clone());
+        let file = NodeFile {
+            pid: std::process::id(),
+            url,
+            session: self.session.id.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            started_at: self.session.opened_at,
+        };
+        self.http = Some((bound, stop));
+        file.write(&config.data_dir)
+            .map_err(|e| ControlError::unavailable(watchbell_core::chain(&e)))
+    }
+
+    /// Where the API answers, if it does.
+    pub(crate) fn url(&self) -> Option<String> {
+        self.http.as_ref().map(|(bound, _)| bound.url())
+    }
+
+    /// Stops in order: no new requests, workers in reverse order, the session, the store.
+    pub(crate) async fn stop(self, note: &str) -> Result<(), ControlError> {
+        NodeFile::remove(&self.data_dir, &self.session.id)
+            .map_err(|e| ControlError::internal(watchbell_core::chain(&e)))?;
+        if let Some((bound, stop)) = self.http {
+            drop(stop);
+            bound
+                .stopped()
+                .await
+                .map_err(|e| ControlError::internal(watchbell_core::chain(&e)))?;
+        }
+        self.node
+            .shutdown(note)
+            .await
+            .map_err(|e| ControlError::unavailable(watchbell_core::chain(&e)))?;
+        self.opened.db.close().await.map_err(|e| installation::trouble(&e))?;
+        tracing::debug!("stopped at {}", self.clock.now());
+        drop(self.held);
+        Ok(())
+    }
+}
+
+/// The control of an installation that no node runs: over the store alone.
+pub(crate) async fn offline(mut config: Config) -> Result<LocalControl, ControlError> {
+    let mut clock = Clock::system();
+    let demo = Marker::read(&config.data_dir)?;
+    if demo.is_some() {
+        config.venue = demo::no_venue(&config.venue);
+    }
+    let opened = installation::open_existing(&config, clock.now()).await?;
+    if let Some(marker) = demo {
+        clock = Clock::scaled(marker.last_known(&*opened.store).await?, 1.0);
+    }
+    let log = CallLog::default();
+    let client = client(&config, &clock, &log)?;
+    let workers = workers(&config, &opened.store, &opened.db, &client, log)?;
+    Ok(LocalControl::new(Parts {
+        store: opened.store,
+        db: opened.db,
+        clock,
+        workers,
+        engine: None,
+        softened: Vec::new(),
+        session: None,
+        data_dir: config.data_dir.clone(),
+        profile: None,
+        host: host(),
+        venue: Some((client, config.venue.base_url.clone())),
+        options: options(&config),
+    }))
+}

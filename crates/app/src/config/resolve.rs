@@ -1,0 +1,568 @@
+//! From the keys as written to values that need no further check.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use watchbell_core::schedule::{Cron, CronError};
+use watchbell_core::worker::Profiles;
+use watchbell_core::{Millis, Missed, Trigger, WorkerName};
+
+use super::check::{Report, unknown};
+use super::problem::{Origin, redact};
+use super::raw::{Length, Raw, RawMarket, RawNode, RawVenue, RawWorker, Synchronous};
+use super::tree::Node;
+use super::{Catalog, Config};
+
+/// The database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Store {
+    /// The SQLite file.
+    pub(crate) path: PathBuf,
+    /// How far a commit goes.
+    pub(crate) synchronous: Synchronous,
+    /// Connections that read.
+    pub(crate) readers: u32,
+}
+
+/// The HTTP interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Http {
+    /// Whether it is served.
+    pub(crate) enabled: bool,
+    /// Always a loopback address. Port 0 takes a free one.
+    pub(crate) bind: SocketAddr,
+}
+
+/// Leases, shutdown and health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NodeTimes {
+    /// How long a lease lasts.
+    pub(crate) lease_ttl: Millis,
+    /// How often it is renewed; at most half of `lease_ttl`.
+    pub(crate) lease_renew: Millis,
+    /// How long a stopping worker may finish.
+    pub(crate) stop_grace: Millis,
+    /// How long an aborted worker may take to end.
+    pub(crate) abort_grace: Millis,
+    /// Time between health scans.
+    pub(crate) health_scan: Millis,
+}
+
+/// How long finished things stay in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Retention {
+    /// Records of cycles.
+    pub(crate) cycles: Millis,
+    /// Passed due instants.
+    pub(crate) occurrences: Millis,
+    /// Delivered events.
+    pub(crate) events: Millis,
+    /// Finished jobs.
+    pub(crate) jobs: Millis,
+}
+
+/// The exchange. Addresses have no slash at the end.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Venue {
+    /// REST address.
+    pub(crate) base_url: String,
+    /// Further REST addresses.
+    pub(crate) alternates: Vec<String>,
+    /// WebSocket address.
+    pub(crate) ws_url: String,
+    /// Limit of one request.
+    pub(crate) request_timeout: Millis,
+    /// The part of the request budget that is used, in (0, 1].
+    pub(crate) weight_fraction: f64,
+}
+
+/// Market data and windows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Market {
+    /// Symbols, in the order given, each once.
+    pub(crate) symbols: Vec<String>,
+    /// Lengths of windows, ascending, each once; multiples of 40 s, 10 min or longer.
+    pub(crate) windows: Vec<Millis>,
+    /// How far back history is fetched; at least the longest window.
+    pub(crate) history: Millis,
+    /// Time between fetches of new candles.
+    pub(crate) sync_interval: Millis,
+    /// Live sampling.
+    pub(crate) sampling: Sampling,
+    /// Candles that the venue left out of an answer.
+    pub(crate) repair: Repair,
+}
+
+/// Live sampling of the book.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sampling {
+    /// Whether points are sampled.
+    pub(crate) enabled: bool,
+    /// Time between reads of the book.
+    pub(crate) poll: Millis,
+    /// Time for late input.
+    pub(crate) settle: Millis,
+}
+
+/// Candles that the venue left out of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Repair {
+    /// Gaps of one symbol that one run asks for again at most; 1 or more.
+    pub(crate) max_gaps_per_run: u32,
+    /// Answers without the candles after which a gap is a hole of the venue; 1 or more.
+    pub(crate) hole_after: u32,
+}
+
+/// A named set of workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Profile {
+    /// Name.
+    pub(crate) name: String,
+    /// Workers, each once.
+    pub(crate) workers: Vec<WorkerName>,
+}
+
+/// Changes to one worker; `None` keeps the worker's own value.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct WorkerOverride {
+    /// Which worker.
+    pub(crate) name: WorkerName,
+    /// Whether it runs on this node.
+    pub(crate) enabled: bool,
+    /// When it runs.
+    pub(crate) trigger: Option<Trigger>,
+    /// What becomes of missed due instants.
+    pub(crate) missed: Option<Missed>,
+    /// Spread of starts.
+    pub(crate) jitter: Option<Millis>,
+    /// Hard dependencies.
+    pub(crate) needs: Option<Vec<WorkerName>>,
+    /// Soft dependencies.
+    pub(crate) after: Option<Vec<WorkerName>>,
+    /// Limit after which a cycle is asked to stop.
+    pub(crate) soft_timeout: Option<Millis>,
+    /// Limit after which it is aborted.
+    pub(crate) hard_timeout: Option<Millis>,
+    /// Lane.
+    pub(crate) lane: Option<String>,
+    /// Age at which it is stale.
+    pub(crate) stale_after: Option<Millis>,
+}
+
+/// The 40-second cycle of the market's sampling, of which a window is made.
+const CYCLE: Millis = Millis::from_secs(40);
+/// The shortest window.
+const SHORTEST_WINDOW: Millis = Millis::from_mins(10);
+
+/// What [`resolve`] works with: a path leads to its place.
+struct Resolver<'a, 'r> {
+    tree: &'a Node,
+    report: &'a mut Report<'r>,
+}
+
+impl Resolver<'_, '_> {
+    fn wrong(&mut self, path: &str, message: impl Into<String>, allowed: impl Into<String>) {
+        let origin = self.tree.origin_of(path);
+        self.report.at(&origin, path, message, Some(allowed.into()));
+    }
+}
+
+/// Resolves `raw`, read from `tree`. Problems go to `report`; with any, the result is not used.
+pub(super) fn resolve(
+    raw: Raw,
+    tree: Node,
+    dir: &Path,
+    catalog: &dyn Fn(&Market) -> Catalog,
+    report: &mut Report<'_>,
+) -> Config {
+    let mut r = Resolver { tree: &tree, report };
+    if raw.data_dir.trim().is_empty() {
+        r.wrong("data_dir", "the path is empty", "a directory");
+    }
+    let data_dir = dir.join(&raw.data_dir);
+    let store = Store {
+        path: data_dir.join(r.store_file(&raw.store.url)),
+        synchronous: raw.store.synchronous,
+        readers: raw.store.readers,
+    };
+    let bind = match loopback(&raw.http.bind) {
+        Ok(address) => address,
+        Err((message, allowed)) => {
+            r.wrong("http.bind", message, allowed);
+            SocketAddr::from(([127, 0, 0, 1], 0))
+        }
+    };
+    let retention = Retention {
+        cycles: raw.retention.cycles.0,
+        occurrences: raw.retention.occurrences.0,
+        events: raw.retention.events.0,
+        jobs: raw.retention.jobs.0,
+    };
+    let node = r.node(&raw.node);
+    let venue = r.venue(&raw.venue);
+    let market = r.market(&raw.market);
+    let catalog = catalog(&market);
+    let (profile, profiles) = r.profiles(&raw, &catalog);
+    let workers =
+        raw.workers.iter().filter_map(|(name, w)| r.worker(name, w, &catalog.workers)).collect();
+    Config {
+        data_dir,
+        store,
+        http: Http { enabled: raw.http.enabled, bind },
+        log: raw.log.clone(),
+        node,
+        retention,
+        venue,
+        market,
+        profile,
+        profiles,
+        workers,
+        warnings: Vec::new(),
+        raw,
+        tree,
+        source: None,
+    }
+}
+
+/// An address of this machine's loopback.
+pub(super) fn loopback(text: &str) -> Result<SocketAddr, (String, String)> {
+    let allowed = || "a loopback address and port, such as 127.0.0.1:8770 or [::1]:8770".to_owned();
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let Ok(address) = numeric.as_deref().unwrap_or(text).parse::<SocketAddr>() else {
+        return Err((format!("`{text}` is not an address with a port"), allowed()));
+    };
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        let message = format!(
+            "`{text}` can be reached from other machines, and this version does not ask who calls"
+        );
+        Err((message, allowed()))
+    }
+}
+
+impl Resolver<'_, '_> {
+    fn store_file(&mut self, url: &str) -> PathBuf {
+        let allowed = "a path, or sqlite:PATH, such as sqlite:watchbell.db";
+        let path = url
+            .strip_prefix("sqlite://")
+            .or_else(|| url.strip_prefix("sqlite:"))
+            .unwrap_or(url)
+            .trim();
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            let shown = redact(url);
+            let message =
+                format!("`{shown}`: unavailable: PostgreSQL support is not in this version");
+            self.wrong("store.url", message, allowed);
+        } else if path.contains("://") {
+            let message = format!("`{}` is no database that Watchbell knows", redact(url));
+            self.wrong("store.url", message, allowed);
+        } else if path == ":memory:" {
+            self.wrong("store.url", "a database in memory keeps nothing", allowed);
+        } else if path.is_empty() || path.ends_with('/') {
+            self.wrong("store.url", format!("`{url}` names no file"), allowed);
+        }
+        PathBuf::from(path)
+    }
+
+    fn node(&mut self, raw: &RawNode) -> NodeTimes {
+        if raw.lease_renew.0 * 2 > raw.lease_ttl.0 {
+            let message = format!(
+                "`{}` is too long: a lease of {} must survive one lost renewal",
+                raw.lease_renew.exact(),
+                raw.lease_ttl.exact()
+            );
+            let most = Length(Millis(raw.lease_ttl.0.0 / 2)).exact();
+            self.wrong("node.lease_renew", message, format!("{most} or shorter"));
+        }
+        NodeTimes {
+            lease_ttl: raw.lease_ttl.0,
+            lease_renew: raw.lease_renew.0,
+            stop_grace: raw.stop_grace.0,
+            abort_grace: raw.abort_grace.0,
+            health_scan: raw.health_scan.0,
+        }
+    }
+
+    fn venue(&mut self, raw: &RawVenue) -> Venue {
+        let rest = ["https://", "http://"];
+        Venue {
+            base_url: self.url("venue.base_url", &raw.base_url, rest),
+            alternates: raw
+                .alternates
+                .iter()
+                .enumerate()
+                .map(|(i, url)| self.url(&format!("venue.alternates[{i}]"), url, rest))
+                .collect(),
+            ws_url: self.url("venue.ws_url", &raw.ws_url, ["wss://", "ws://"]),
+            request_timeout: raw.request_timeout.0,
+            weight_fraction: raw.weight_fraction,
+        }
+    }
+
+    fn url(&mut self, path: &str, url: &str, schemes: [&str; 2]) -> String {
+        let host = schemes.iter().find_map(|s| url.strip_prefix(s));
+        let named = host.is_some_and(|h| h.starts_with(|c: char| c.is_alphanumeric() || c == '['));
+        if !named || url.contains(char::is_whitespace) {
+            let allowed = schemes.map(|s| format!("{s}HOST")).join(" or ");
+            self.wrong(path, format!("`{}` is not an address of that kind", redact(url)), allowed);
+        }
+        url.trim_end_matches('/').to_owned()
+    }
+
+    fn market(&mut self, raw: &RawMarket) -> Market {
+        let mut symbols: Vec<String> = Vec::new();
+        for (i, symbol) in raw.symbols.iter().enumerate() {
+            let path = format!("market.symbols[{i}]");
+            let plain: String = symbol
+                .chars()
+                .filter(char::is_ascii_alphanumeric)
+                .collect::<String>()
+                .to_uppercase();
+            if plain != *symbol || !(3..=20).contains(&plain.len()) {
+                let hint = if (3..=20).contains(&plain.len()) {
+                    format!(", did you mean `{plain}`?")
+                } else {
+                    String::new()
+                };
+                let message = format!("`{symbol}` is not a symbol{hint}");
+                self.wrong(&path, message, "3 to 20 capital letters and digits, such as BTCUSDT");
+            } else if symbols.contains(symbol) {
+                self.wrong(&path, format!("`{symbol}` is here twice"), "each symbol once");
+            } else {
+                symbols.push(symbol.clone());
+            }
+        }
+        if raw.symbols.is_empty() {
+            self.wrong("market.symbols", "the list is empty", "one symbol or more");
+        }
+        let mut windows = BTreeSet::new();
+        for (i, length) in raw.windows.iter().enumerate() {
+            let path = format!("market.windows[{i}]");
+            if let Some((message, allowed)) = window_problem(length.0) {
+                self.wrong(&path, message, allowed);
+            } else if !windows.insert(length.0) {
+                let message = format!("a window of {} is here twice", length.exact());
+                self.wrong(&path, message, "each length once");
+            }
+        }
+        if raw.windows.is_empty() {
+            self.wrong("market.windows", "the list is empty", "one length or more");
+        }
+        if let Some(longest) = windows.last().filter(|w| **w > raw.history.0) {
+            let longest = Length(*longest).exact();
+            let message = format!(
+                "`{}` does not reach over the longest window, {longest}",
+                raw.history.exact()
+            );
+            self.wrong("market.history", message, format!("{longest} or longer"));
+        }
+        Market {
+            symbols,
+            windows: windows.into_iter().collect(),
+            history: raw.history.0,
+            sync_interval: raw.sync_interval.0,
+            sampling: Sampling {
+                enabled: raw.sampling.enabled,
+                poll: raw.sampling.poll.0,
+                settle: raw.sampling.settle.0,
+            },
+            repair: Repair {
+                max_gaps_per_run: raw.repair.max_gaps_per_run,
+                hole_after: raw.repair.hole_after,
+            },
+        }
+    }
+
+    fn profiles(&mut self, raw: &Raw, catalog: &Catalog) -> (Profile, Profiles) {
+        let mut profiles = catalog.profiles.clone();
+        for (name, listed) in &raw.profiles {
+            let path = format!("profiles.{name}");
+            let mut workers = Vec::new();
+            for (i, worker) in listed.iter().enumerate() {
+                if let Some(worker) = self.known(&format!("{path}[{i}]"), worker, &catalog.workers)
+                    && !workers.contains(&worker)
+                {
+                    workers.push(worker);
+                }
+            }
+            if listed.is_empty() {
+                self.wrong(&path, "the profile is empty", "one worker or more");
+            }
+            profiles.insert(name.clone(), workers);
+        }
+        let name = raw.profile.clone();
+        let workers = profiles.get(&name).cloned().unwrap_or_else(|| {
+            let names: Vec<_> = profiles.keys().map(String::as_str).collect();
+            let (message, allowed) = unknown("profile", &name, &names);
+            self.wrong("profile", message, allowed);
+            Vec::new()
+        });
+        (Profile { name, workers }, profiles)
+    }
+
+    fn known(&mut self, path: &str, name: &str, workers: &[WorkerName]) -> Option<WorkerName> {
+        let found = workers.iter().find(|w| w.as_str() == name).cloned();
+        if found.is_none() {
+            let names: Vec<_> = workers.iter().map(WorkerName::as_str).collect();
+            let (message, allowed) = unknown("worker", name, &names);
+            self.wrong(path, message, allowed);
+        }
+        found
+    }
+
+    fn all_known(
+        &mut self,
+        path: &str,
+        names: Option<&Vec<String>>,
+        workers: &[WorkerName],
+    ) -> Option<Vec<WorkerName>> {
+        let names = names?.iter().enumerate();
+        Some(names.filter_map(|(i, n)| self.known(&format!("{path}[{i}]"), n, workers)).collect())
+    }
+
+    fn worker(
+        &mut self,
+        name: &str,
+        raw: &RawWorker,
+        workers: &[WorkerName],
+    ) -> Option<WorkerOverride> {
+        let base = format!("workers.{name}");
+        if !workers.iter().any(|w| w.as_str() == name) {
+            let names: Vec<_> = workers.iter().map(WorkerName::as_str).collect();
+            let (message, allowed) = unknown("worker", name, &names);
+            let origin = self.tree.key_origin_of(&base);
+            self.report.at(&origin, "workers", message, Some(allowed));
+            return None;
+        }
+        let key = |key: &str| format!("{base}.{key}");
+        if let (Some(soft), Some(hard)) = (raw.soft_timeout, raw.hard_timeout)
+            && soft > hard
+        {
+            let message =
+                format!("`{}` is longer than hard_timeout, {}", soft.exact(), hard.exact());
+            self.wrong(&key("soft_timeout"), message, format!("{} or shorter", hard.exact()));
+        }
+        if raw.lane.as_ref().is_some_and(|l| l.trim().is_empty()) {
+            self.wrong(&key("lane"), "the name is empty", "a name, or no such key");
+        }
+        let trigger = self.trigger(&base, raw);
+        if let (Some(jitter), Some(Trigger::Every { period, .. })) = (raw.jitter, &trigger)
+            && jitter.0 >= *period
+        {
+            let message = format!("`{}` is not shorter than `every`", jitter.exact());
+            let allowed = format!("shorter than {}", Length(*period).exact());
+            self.wrong(&key("jitter"), message, allowed);
+        }
+        Some(WorkerOverride {
+            name: WorkerName::from(name),
+            enabled: raw.enabled.unwrap_or(true),
+            trigger,
+            missed: raw.missed.map(Missed::from),
+            jitter: raw.jitter.map(|l| l.0),
+            needs: self.all_known(&key("needs"), raw.needs.as_ref(), workers),
+            after: self.all_known(&key("after"), raw.after.as_ref(), workers),
+            soft_timeout: raw.soft_timeout.map(|l| l.0),
+            hard_timeout: raw.hard_timeout.map(|l| l.0),
+            lane: raw.lane.clone(),
+            stale_after: raw.stale_after.map(|l| l.0),
+        })
+    }
+
+    fn trigger(&mut self, base: &str, raw: &RawWorker) -> Option<Trigger> {
+        let (cron_path, zone_path) = (format!("{base}.cron"), format!("{base}.time_zone"));
+        if raw.time_zone.is_some() && raw.cron.is_none() {
+            self.wrong(&zone_path, "a time zone without `cron` has no effect", "`cron` beside it");
+        }
+        if raw.every.is_some() && raw.cron.is_some() {
+            self.wrong(&cron_path, "`every` and `cron` exclude each other", "one of the two");
+            return None;
+        }
+        if let Some(every) = raw.every {
+            return Some(Trigger::Every { period: every.0, offset: Millis::ZERO });
+        }
+        let text = raw.cron.as_deref()?;
+        // The zone is checked by itself, so that a bad zone does not hide a bad expression.
+        let zone = raw.time_zone.as_deref().unwrap_or("UTC");
+        if let Err(CronError::Zone { zone, hint }) = Cron::parse("* * * * *", zone) {
+            let message = format!("time zone `{zone}` is unknown{}", hint.replace("; ", ", "));
+            self.wrong(&zone_path, message, "an IANA name, such as Europe/Berlin or UTC");
+        }
+        match Cron::parse(text, "UTC") {
+            Ok(utc) => Some(Trigger::Cron(Cron::parse(text, zone).unwrap_or(utc))),
+            Err(error) => {
+                self.bad_cron(&cron_path, text, &error);
+                None
+            }
+        }
+    }
+
+    /// Reports a bad expression, with the caret under the bad part where it stands in one line.
+    fn bad_cron(&mut self, path: &str, text: &str, error: &CronError) {
+        let (message, allowed) = match error {
+            CronError::Field { field, part, problem, allowed, .. } => {
+                (format!("{field}: `{part}` {problem}"), (*allowed).to_owned())
+            }
+            CronError::Count { count, .. } => (
+                format!("`{text}` has {count} fields"),
+                "5 fields (minute hour day-of-month month day-of-week), or 6 with the second first"
+                    .to_owned(),
+            ),
+            CronError::Never { .. } => (
+                format!("`{text}` never fires"),
+                "a day that a month of the expression has".to_owned(),
+            ),
+            CronError::Zone { .. } => (error.to_string(), String::new()),
+        };
+        let mut origin = self.tree.origin_of(path);
+        if let (
+            CronError::Field { column: inner, part, .. },
+            Origin::File { line, column, width },
+        ) = (error, &origin)
+        {
+            // The value may be quoted: then it is two characters wider than its text. A value over
+            // several lines, or with escapes, keeps the caret at its beginning.
+            let quote = match width.checked_sub(text.chars().count()) {
+                Some(0) => Some(0),
+                Some(2) => Some(1),
+                _ => None,
+            };
+            if let Some(quote) = quote {
+                let lead = text.chars().take_while(|c| c.is_whitespace()).count();
+                origin = Origin::File {
+                    line: *line,
+                    column: column + quote + lead + inner.saturating_sub(1),
+                    width: part.chars().count().max(1),
+                };
+            }
+        }
+        self.report.at(&origin, path, message, Some(allowed));
+    }
+}
+
+/// What is wrong with a window's length, and the nearest that are right.
+fn window_problem(length: Millis) -> Option<(String, String)> {
+    let rule = format!(
+        "multiples of {}, {} or longer",
+        Length(CYCLE).exact(),
+        Length(SHORTEST_WINDOW).exact()
+    );
+    let text = Length(length).exact();
+    if length < SHORTEST_WINDOW {
+        let least = Length(SHORTEST_WINDOW).exact();
+        return Some((
+            format!("a window of {text} is too short"),
+            format!("{rule}; the nearest is {least}"),
+        ));
+    }
+    let over = length % CYCLE;
+    (over != Millis::ZERO).then(|| {
+        let below = Length(length - over);
+        let above = Length(length - over + CYCLE);
+        (
+            format!("a window of {text} is not a whole number of 40s cycles"),
+            format!("{rule}; the nearest are {} and {}", below.exact(), above.exact()),
+        )
+    })
+}

@@ -1,0 +1,495 @@
+//! The configuration from outside: texts in, values or exact messages out.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use serde_json::Value;
+use watchbell_core::schedule::Cron;
+use watchbell_core::worker::Dependency;
+use watchbell_core::{Definition, Millis, Missed, Trigger, WindowSpec, WorkerName};
+
+use super::raw::{Length, Raw};
+use super::*;
+
+const EXAMPLE: &str =
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/watchbell.yaml"));
+const GOLDEN: &str = include_str!("malformed.txt");
+
+/// The workers of a small house.
+fn catalog(market: &Market) -> Catalog {
+    let fixed = ["market-sync", "market-points", "market-report"].map(str::to_owned);
+    let windows = market.windows.iter().map(|w| format!("market-{}", Length(*w).exact()));
+    let workers: Vec<WorkerName> = fixed.into_iter().chain(windows).map(WorkerName::from).collect();
+    let mut profiles = Profiles::from([("all".to_owned(), workers.clone())]);
+    profiles.insert("default".to_owned(), workers.iter().take(2).cloned().collect());
+    Catalog { workers, profiles }
+}
+
+/// What a case is loaded from.
+#[derive(Default)]
+struct Given<'a> {
+    file: Option<&'a str>,
+    env: &'a [(&'a str, &'a str)],
+    dotenv: &'a str,
+    flags: Overrides,
+}
+
+impl Given<'_> {
+    fn load(self) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        if let Some(text) = self.file {
+            std::fs::write(dir.path().join("watchbell.yaml"), text).unwrap();
+        }
+        let process = self.env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let env = Env::merged(process, self.dotenv)?;
+        let dir = dir.path().to_owned();
+        Config::load(&Sources {
+            dir,
+            file: None,
+            env: &env,
+            overrides: self.flags,
+            catalog: &catalog,
+        })
+    }
+}
+
+fn from_file(text: &str) -> Result<Config, ConfigError> {
+    Given { file: Some(text), ..Given::default() }.load()
+}
+
+fn ok(text: &str) -> Config {
+    from_file(text).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn each_malformed_configuration_gets_its_exact_message() {
+    let (head, cases) = GOLDEN.split_once("=== ").unwrap();
+    let mut actual = head.to_owned();
+    for case in cases.split("\n=== ") {
+        let (input, _) = case.split_once("--- error\n").unwrap();
+        let part = |name: &str| {
+            let text = input.split_once(&format!("--- {name}\n"))?.1;
+            // Another part begins with `--- ` and a word; a bare `---` is YAML's own.
+            Some(text.split_once("\n--- ").map_or(text, |(part, _)| part).to_owned())
+        };
+        let env_text = part("env").unwrap_or_default();
+        let env: Vec<_> = env_text.lines().filter_map(|l| l.split_once('=')).collect();
+        let flags = part("flags").unwrap_or_default();
+        let profile = flags.trim().strip_prefix("--profile=").map(str::to_owned);
+        let (file, dotenv) = (part("file"), part(".env").unwrap_or_default());
+        let given = Given {
+            file: file.as_deref(),
+            env: &env,
+            dotenv: &dotenv,
+            flags: Overrides { profile, ..Overrides::default() },
+        };
+        let error = given.load().expect_err(case).to_string();
+        assert!(!error.contains("hunter2") && !error.contains("secret@"), "{error}");
+        actual.push_str(&format!("=== {input}--- error\n{error}\n\n"));
+    }
+    let actual = format!("{}\n", actual.trim_end());
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config/malformed.txt");
+        std::fs::write(path, &actual).unwrap();
+        return;
+    }
+    for (want, got) in GOLDEN.split("\n=== ").zip(actual.split("\n=== ")) {
+        assert_eq!(got.trim_end(), want.trim_end());
+    }
+}
+
+#[test]
+fn without_file_and_environment_everything_has_its_default() {
+    let config = Given::default().load().unwrap();
+    assert_eq!(config.raw, Raw::default());
+    assert_eq!(config.file(), None);
+    assert_eq!(config.http.bind.to_string(), "127.0.0.1:8770");
+    assert!(config.store.path.ends_with("watchbell-data/watchbell.db"));
+    assert_eq!(config.store.synchronous, Synchronous::Full);
+    assert_eq!(config.market.windows, [30, 60, 180].map(Millis::from_mins));
+    assert_eq!(config.market.symbols.len(), 7);
+    assert_eq!(config.market.sampling.settle, Millis(1_500));
+    assert_eq!(config.profile.name, "default");
+    assert_eq!(config.profile.workers.len(), 2);
+    assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn a_file_of_comments_and_empty_sections_is_the_default() {
+    for text in ["", "# nothing\n", "market:\n  # windows: [30m]\nstore:\n"] {
+        assert_eq!(ok(text).raw, Raw::default(), "{text:?}");
+    }
+}
+
+#[test]
+fn the_generated_default_reads_back_as_the_default() {
+    let yaml = default_yaml();
+    assert_eq!(ok(&yaml).raw, Raw::default(), "{yaml}");
+    assert!(yaml.contains("# How far SQLite goes before it says that a commit is done."));
+}
+
+#[test]
+fn the_example_is_read() {
+    let config = ok(EXAMPLE);
+    assert!(config.warnings.is_empty());
+    let definitions = catalog(&config.market)
+        .workers
+        .into_iter()
+        .map(|name| Definition::new(name, Trigger::Manual))
+        .collect();
+    config.apply_overrides(definitions).unwrap();
+}
+
+#[test]
+fn each_key_of_the_default_is_in_the_schema_with_a_description() {
+    fn walk(value: &Value, schema: &Value, path: &str) {
+        for (key, value) in value.as_object().into_iter().flatten() {
+            let schema = &schema["properties"][key];
+            assert!(schema["description"].is_string(), "{path}.{key} is not described");
+            assert_eq!(schema["default"], *value, "{path}.{key} has another default");
+            walk(value, schema, &format!("{path}.{key}"));
+        }
+    }
+    let schema = schema();
+    walk(&serde_json::to_value(Raw::default()).unwrap(), &schema, "");
+    assert_eq!(schema["additionalProperties"], false);
+    let worker = &schema["properties"]["workers"]["additionalProperties"]["properties"];
+    for (key, field) in worker.as_object().unwrap() {
+        assert!(field["description"].is_string(), "workers.NAME.{key} is not described");
+    }
+}
+
+#[test]
+fn flags_win_over_environment_over_dotenv_over_file() {
+    let file = "log: { level: error }\ndata_dir: file\n";
+    let dotenv = "WATCHBELL_LOG__LEVEL=warn\nWATCHBELL_DATA_DIR=dotenv\n";
+    let env = [("WATCHBELL_LOG__LEVEL", "debug"), ("WATCHBELL_DATA_DIR", "env")];
+    let flags = Overrides { data_dir: Some("flag".into()), ..Overrides::default() };
+    type Step<'a> = (Given<'a>, &'a str, &'a str);
+    let steps: [Step<'_>; 4] = [
+        (Given { file: Some(file), ..Given::default() }, "error", "file"),
+        (Given { file: Some(file), dotenv, ..Given::default() }, "warn", "dotenv"),
+        (Given { file: Some(file), dotenv, env: &env, ..Given::default() }, "debug", "env"),
+        (Given { file: Some(file), dotenv, env: &env, flags }, "debug", "flag"),
+    ];
+    for (given, level, dir) in steps {
+        let config = given.load().unwrap();
+        assert_eq!(config.log.level.as_str(), level);
+        assert!(config.data_dir.ends_with(dir), "{}", config.data_dir.display());
+    }
+}
+
+#[test]
+fn the_environment_reaches_every_kind_of_key() {
+    let config = Given {
+        file: Some("market:\n  repair: { hole_after: 9 }\n"),
+        env: &[
+            ("WATCHBELL_HTTP__ENABLED", "false"),
+            ("WATCHBELL_STORE__READERS", "7"),
+            ("WATCHBELL_VENUE__WEIGHT_FRACTION", "0.5"),
+            ("WATCHBELL_MARKET__SYMBOLS", "BTCUSDT, ETHUSDT"),
+            ("WATCHBELL_MARKET__WINDOWS", "[20m, 10m]"),
+            ("WATCHBELL_MARKET__REPAIR__MAX_GAPS_PER_RUN", "5"),
+            ("WATCHBELL_WORKERS__MARKET_SYNC__MISSED", "{all: 3}"),
+            ("WATCHBELL_WORKERS__MARKET_SYNC__EVERY", "15s"),
+            ("WATCHBELL_PROFILES__NIGHT_SHIFT", "market-sync"),
+            ("WATCHBELL_PROFILE", "night-shift"),
+            ("DATABASE_URL", "sqlite:other.db"),
+            // What an external worker is given, what other programs use, and what is empty.
+            ("WATCHBELL_CYCLE_ID", "17"),
+            ("WATCHBELL_DATADIR", "/x"),
+            ("WATCHBELL_LOG__LEVEL", ""),
+        ],
+        ..Given::default()
+    }
+    .load()
+    .unwrap_or_else(|e| panic!("{e}"));
+    assert!(!config.http.enabled);
+    assert_eq!(config.store.readers, 7);
+    assert_eq!(config.venue.weight_fraction, 0.5);
+    assert_eq!(config.market.symbols, ["BTCUSDT", "ETHUSDT"]);
+    assert_eq!(config.market.windows, [10, 20].map(Millis::from_mins));
+    assert_eq!(config.market.repair.max_gaps_per_run, 5);
+    assert_eq!(config.market.repair.hole_after, 9);
+    assert_eq!(config.profile.workers, [WorkerName::from("market-sync")]);
+    assert!(config.store.path.ends_with("watchbell-data/other.db"));
+    let sync = &config.workers[0];
+    assert_eq!(sync.missed, Some(Missed::All { cap: 3 }));
+    assert_eq!(config.warnings.len(), 1);
+    assert!(config.warnings[0].contains("did you mean `data_dir`?"), "{:?}", config.warnings);
+}
+
+#[test]
+fn the_store_key_wins_over_database_url() {
+    let env = [("DATABASE_URL", "a.db"), ("WATCHBELL_STORE__URL", "b.db")];
+    let config = Given { env: &env, ..Given::default() }.load().unwrap();
+    assert!(config.store.path.ends_with("b.db"));
+}
+
+#[test]
+fn the_port_flag_changes_the_port_only() {
+    let flags = Overrides { http_port: Some(0), ..Overrides::default() };
+    let file = Some("http: { bind: \"[::1]:9000\" }\n");
+    let config = Given { file, flags, ..Given::default() }.load().unwrap();
+    assert_eq!(config.http.bind.to_string(), "[::1]:0");
+    assert!(config.render(true).contains("# --http-port"));
+}
+
+#[test]
+fn variables_of_a_predecessor_are_named_and_change_nothing() {
+    let interval = "environment variable STR_AUX_RUNNER_INTERVAL_MS has no effect: cycles are \
+                    40s, aligned to the epoch";
+    let session = "environment variable STR_AUX_RUNNER_SESSION_ID has no effect: each boot names \
+                   its own session";
+    let set = [("STR_AUX_RUNNER_INTERVAL_MS", "soon"), ("STR_AUX_RUNNER_SESSION_ID", "night")];
+    for (env, warned) in [
+        (&set[..0], &[][..]),
+        (&set[..1], &[interval]),
+        (&set[1..], &[session]),
+        (&set[..], &[interval, session]),
+        (&[("STR_AUX_RUNNER_INTERVAL_MS", "")], &[]),
+    ] {
+        let config = Given { env, ..Given::default() }.load().unwrap();
+        assert_eq!(config.warnings, warned, "{env:?}");
+        assert_eq!(config.raw, Raw::default(), "{env:?}");
+    }
+}
+
+#[test]
+fn run_jobs_opens_the_gate() {
+    let exit = Gate::Exit("jobs: starting (set RUN_JOBS=1 to enable background workers)");
+    for (value, up, orchestrator) in [
+        (None, Gate::Run, exit),
+        (Some("1"), Gate::Run, Gate::Run),
+        (Some("0"), exit, exit),
+        (Some(""), exit, exit),
+        (Some("true"), exit, exit),
+        (Some("1 "), exit, exit),
+    ] {
+        let vars = value.map(|v| ("RUN_JOBS".to_owned(), v.to_owned()));
+        let env = Env::merged(vars, "").unwrap();
+        assert_eq!(run_jobs_gate(&env, false), up, "up with {value:?}");
+        assert_eq!(run_jobs_gate(&env, true), orchestrator, "run-all with {value:?}");
+    }
+}
+
+#[test]
+fn a_named_file_is_read_and_a_missing_one_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.yaml"), "profile: all\n").unwrap();
+    std::fs::write(dir.path().join("latin.yaml"), b"# ok\n# \xe9\n").unwrap();
+    let env = Env::default();
+    let load = |file: &str| {
+        Config::load(&Sources {
+            dir: dir.path().to_owned(),
+            file: Some(file.into()),
+            env: &env,
+            overrides: Overrides::default(),
+            catalog: &catalog,
+        })
+    };
+    assert_eq!(load("a.yaml").unwrap().profile.name, "all");
+    let missing = load("b.yaml").unwrap_err().to_string();
+    assert!(missing.starts_with("flag --config: cannot read b.yaml: "), "{missing}");
+    assert_eq!(load("latin.yaml").unwrap_err().to_string(), "latin.yaml:2: not UTF-8 text");
+}
+
+#[test]
+fn the_values_are_shown_with_their_origin_and_without_passwords() {
+    let config = Given {
+        file: Some("venue:\n  base_url: https://me:hunter2@proxy.example/\n"),
+        dotenv: "\nWATCHBELL_LOG__FORMAT=json\n",
+        env: &[("WATCHBELL_NODE__LEASE_TTL", "1m")],
+        flags: Overrides { profile: Some("all".to_owned()), ..Overrides::default() },
+    }
+    .load()
+    .unwrap();
+    let shown = config.render(true);
+    let line = |key: &str| {
+        let line = shown.lines().find(|l| l.trim_start().starts_with(&format!("{key}:")));
+        line.unwrap_or_else(|| panic!("{key} is missing in\n{shown}")).to_owned()
+    };
+    assert!(line("base_url").contains("me:***@proxy.example"), "{shown}");
+    assert!(line("base_url").ends_with("# watchbell.yaml:2"), "{shown}");
+    assert!(line("lease_ttl").ends_with("# WATCHBELL_NODE__LEASE_TTL"), "{shown}");
+    assert!(line("format").ends_with("# WATCHBELL_LOG__FORMAT (.env:2)"), "{shown}");
+    assert!(line("profile").ends_with("# --profile"), "{shown}");
+    assert!(line("data_dir").ends_with("# default"), "{shown}");
+    assert!(!shown.contains("hunter2") && config.render(false).contains("hunter2"));
+    assert!(!config.effective(true).to_string().contains("hunter2"));
+    assert_eq!(ok(&config.render(false)).raw, config.raw, "what is shown reads back");
+}
+
+#[test]
+fn a_value_that_is_long_or_has_lines_stays_on_one_line_when_shown() {
+    let long = format!("a: b # {}", "word ".repeat(60));
+    for dir in [r"two\nlines: x", long.as_str()] {
+        let config = ok(&format!("data_dir: \"{dir}\"\n"));
+        assert_eq!(ok(&config.render(true)).raw, config.raw);
+        assert!(
+            config.render(true).lines().any(|l| l.contains("data_dir: ") && l.contains("# watch"))
+        );
+    }
+}
+
+fn definitions() -> Vec<Definition> {
+    let every = Trigger::Every { period: Millis::from_secs(30), offset: Millis::from_secs(7) };
+    let window = Trigger::Window(WindowSpec {
+        series: "market-30m".into(),
+        length: Millis::from_mins(30),
+        settle: Millis::ZERO,
+        inputs: Vec::new(),
+        max_attempts: 3,
+    });
+    vec![
+        Definition::new("market-sync", every),
+        Definition::new("market-points", Trigger::Stream).needs("market-sync"),
+        Definition::new("market-report", Trigger::Manual).after("market-points"),
+        Definition::new("market-30m", window),
+    ]
+}
+
+#[test]
+fn overrides_change_what_they_name_and_nothing_else() {
+    let config = ok("\
+workers:
+  market-sync:
+    every: 5s
+    missed: skip
+    jitter: 1s
+  market-points:
+    enabled: false
+    needs: []
+    after: [market-sync]
+    lane: book
+    stale_after: 1m
+  market-report:
+    cron: '30 2 * * *'
+    time_zone: Europe/Berlin
+    soft_timeout: 1m
+");
+    let changed = config.apply_overrides(definitions()).unwrap();
+    let mut want = definitions();
+    want[0].trigger = Trigger::Every { period: Millis::from_secs(5), offset: Millis::from_secs(2) };
+    want[0].missed = Missed::Skip;
+    want[0].jitter = Millis::from_secs(1);
+    want[1].unavailable =
+        Some("workers.market-points.enabled is false (watchbell.yaml:7)".to_owned());
+    want[1].needs = vec![Dependency { worker: "market-sync".into(), soft: true }];
+    want[1].lane = Some("book".to_owned());
+    want[1].stale_after = Some(Millis::from_mins(1));
+    want[2].trigger = Trigger::Cron(Cron::parse("30 2 * * *", "Europe/Berlin").unwrap());
+    want[2].soft_timeout = Millis::from_mins(1);
+    assert_eq!(changed, want);
+}
+
+#[test]
+fn overrides_that_do_not_go_with_the_worker_are_refused() {
+    let error = |text: &str| ok(text).apply_overrides(definitions()).unwrap_err().to_string();
+    assert_eq!(
+        error("workers:\n  market-30m:\n    every: 5m\n"),
+        "watchbell.yaml:3:12: workers.market-30m.every: market-30m runs by `window`, not by time; \
+         allowed: no such key\n  |\n3 |     every: 5m\n  |            ^^"
+    );
+    assert_eq!(
+        error("workers:\n  market-sync:\n    soft_timeout: 1h\n"),
+        "watchbell.yaml:3:19: workers.market-sync.soft_timeout: a soft timeout of 1h is longer than \
+         the hard one, 10m; allowed: soft_timeout up to hard_timeout; set both for market-sync\n  \
+         |\n3 |     soft_timeout: 1h\n  |                   ^^"
+    );
+    let circle = error("workers:\n  market-sync:\n    needs: [market-points]\n");
+    assert!(circle.starts_with("watchbell.yaml:3:12: workers.market-sync.needs: "), "{circle}");
+    assert!(
+        circle.contains("market-points -> market-sync -> market-points")
+            || circle.contains("market-sync -> market-points -> market-sync"),
+        "{circle}"
+    );
+}
+
+#[test]
+fn dotenv_lines_mean_what_they_seem_to() {
+    for (line, value) in [
+        ("A=b", "b"),
+        ("export A = b # comment", "b"),
+        ("A=b#c", "b#c"),
+        ("A=", ""),
+        ("A= # nothing", ""),
+        ("A='$x \\n #'", "$x \\n #"),
+        (r#"A="a\n\"b\" \$c" # d"#, "a\n\"b\" $c"),
+        ("\u{feff}A=1", "1"),
+        ("A=postgres://u:p@h/d?x=1", "postgres://u:p@h/d?x=1"),
+        ("A=1\r\nB=2\r\n", "1"),
+        ("A=1\nA=2", "2"),
+    ] {
+        let env = Env::merged([], line).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(env.get("A"), Some(value), "{line}");
+    }
+}
+
+#[test]
+fn the_process_environment_is_laid_over_dotenv() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join(".env"), "PATH=shadowed\nONLY_HERE=1\n").unwrap();
+    let env = Env::load(dir.path()).unwrap();
+    assert_eq!(env.get("ONLY_HERE"), Some("1"));
+    assert_eq!(env.get("PATH"), std::env::var("PATH").ok().as_deref());
+    assert!(std::env::var_os("ONLY_HERE").is_none(), "the process is left as it was");
+    assert!(Env::load(&dir.path().join("nowhere")).is_ok(), "without .env there is no error");
+}
+
+proptest! {
+    #[test]
+    fn a_quoted_dotenv_value_reads_back(
+        key in "[A-Za-z_][A-Za-z0-9_]{0,12}",
+        value in "[^\u{0}]{0,40}",
+        export: bool,
+        padding in "[ \t]{0,3}",
+    ) {
+        let mut quoted = String::new();
+        for c in value.chars() {
+            match c {
+                '\n' => quoted.push_str("\\n"),
+                '\r' => quoted.push_str("\\r"),
+                '"' | '\\' | '$' => quoted.extend(['\\', c]),
+                c => quoted.push(c),
+            }
+        }
+        let export = if export { "export " } else { "" };
+        let line = format!("{padding}{export}{key}{padding}={padding}\"{quoted}\"{padding}# end\n");
+        let env = Env::merged([], &line).unwrap();
+        prop_assert_eq!(env.get(&key), Some(value.as_str()));
+    }
+
+    #[test]
+    fn any_dotenv_and_any_file_give_a_value_or_a_message(
+        text in "([A-Za-z_]{0,5}[:=\\[\\]{}'\"#& *|\\-\n\t]{0,3}){0,12}",
+    ) {
+        if let Err(e) = Env::merged([], &text) {
+            prop_assert!(e.to_string().contains(".env:"));
+        }
+        if let Err(e) = from_file(&text) {
+            prop_assert!(e.to_string().contains("watchbell.yaml"), "{}", e);
+        }
+    }
+
+    #[test]
+    fn a_duration_is_written_exactly(ms in 0_i64..10_000_000_000) {
+        let text = Length(Millis(ms)).exact();
+        prop_assert_eq!(Millis::parse(&text), Ok(Millis(ms)));
+    }
+
+    #[test]
+    fn the_proposed_window_lengths_are_valid(seconds in 1_i64..200_000) {
+        let text = format!("market: {{ windows: [{seconds}s], history: 30d }}\n");
+        if let Err(e) = from_file(&text) {
+            let message = e.to_string();
+            let tail = message.split_once("the nearest").unwrap().1;
+            let tail = tail.lines().next().unwrap();
+            let lengths = tail.trim_start_matches(" is ").trim_start_matches(" are ");
+            for length in lengths.split(" and ") {
+                let fixed = format!("market: {{ windows: [{length}], history: 30d }}\n");
+                prop_assert!(from_file(&fixed).is_ok(), "{}", length);
+            }
+        }
+    }
+}

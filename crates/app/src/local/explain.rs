@@ -1,0 +1,484 @@
+//! Why a thing does or does not run: facts from the store and the node, judged by `core`, and what
+//! stands behind the first gate, as far as it goes.
+
+use std::collections::BTreeMap;
+
+use watchbell_api::{ControlError, Result};
+use watchbell_core::gate::{
+    Behind, Explanation, Gate, JobFacts, Verdict, WindowFacts, WorkerFacts, trigger_gates,
+    worker_gates,
+};
+use watchbell_core::port::{CycleRecord, EventQuery, JobQuery, Outcome, WindowQuery, WindowRecord};
+use watchbell_core::window::{InputFacts, InputWindow, State};
+use watchbell_core::{
+    BoxFuture, Definition, SeriesName, Time, Trigger, WindowInput, WindowSpec, WorkerName, chain,
+    job, schedule,
+};
+use watchbell_engine::Unit;
+
+use super::status::holds;
+use super::{LocalControl, Picture, not_found};
+
+/// How far a chain is followed.
+const DEPTH: usize = 6;
+/// Queued jobs among which the next one is looked for.
+const QUEUED: u32 = 1_000;
+/// Windows of an input series that one window may span.
+const INPUT_WINDOWS: u32 = 10_000;
+
+/// What an explanation is about.
+#[derive(Clone, PartialEq)]
+enum Thing {
+    Worker(WorkerName),
+    Window(SeriesName, Time),
+    Job(i64),
+    Cover(String, String),
+}
+
+impl From<Behind> for Thing {
+    fn from(behind: Behind) -> Self {
+        match behind {
+            Behind::Worker(worker) => Self::Worker(worker),
+            Behind::Window(series, start) => Self::Window(series, start),
+            Behind::Cover(source, key) => Self::Cover(source, key),
+        }
+    }
+}
+
+impl LocalControl {
+    pub(super) async fn explain_thing(&self, text: String) -> Result<Explanation> {
+        let picture = self.picture().await?;
+        let thing = self.thing(&picture, &text).await?;
+        match self.follow(&picture, thing, Vec::new()).await? {
+            Some(explanation) => Ok(explanation),
+            None => Err(self.unknown(&picture, &text)),
+        }
+    }
+
+    /// What the text names.
+    async fn thing(&self, picture: &Picture, text: &str) -> Result<Thing> {
+        let text = text.trim();
+        if let Some(id) = text.strip_prefix("job/") {
+            let id: i64 = id.parse().map_err(|_| {
+                ControlError::invalid(format!("`{id}` is not the number of a job"))
+                    .help("use a form like `job/7`")
+            })?;
+            return Ok(Thing::Job(id));
+        }
+        if let Some((series, start)) = text.split_once('/') {
+            let series = SeriesName::from(series);
+            let (_, spec) = self.series_unit(&series)?;
+            let start = Time::parse(start).map_err(ControlError::invalid)?;
+            return Ok(Thing::Window(series, start.floor(spec.length)));
+        }
+        // The worker of a series often has its name; it knows more than its next window does.
+        let worker = WorkerName::from(text);
+        if picture.records.contains_key(&worker) {
+            return Ok(Thing::Worker(worker));
+        }
+        let Ok((unit, spec)) = self.series_unit(&SeriesName::from(text)) else {
+            return Err(self.unknown(picture, text));
+        };
+        Ok(match self.next_window(unit, spec).await? {
+            Some(start) => Thing::Window(spec.series.clone(), start),
+            None => Thing::Worker(unit.def.name.clone()),
+        })
+    }
+
+    fn unknown(&self, picture: &Picture, text: &str) -> ControlError {
+        let series = self.window_units().map(|(_, spec)| spec.series.as_str());
+        let known = picture.records.keys().map(WorkerName::as_str).chain(series);
+        not_found("worker, series, window or job", text, known)
+    }
+
+    /// Explains a thing and, within it, what stands behind its first gate. `None` for a thing that
+    /// does not exist.
+    fn follow<'a>(
+        &'a self,
+        picture: &'a Picture,
+        thing: Thing,
+        mut seen: Vec<Thing>,
+    ) -> BoxFuture<'a, Result<Option<Explanation>>> {
+        Box::pin(async move {
+            let explanation = match &thing {
+                Thing::Worker(worker) => self.of_worker(picture, worker).await?,
+                Thing::Window(series, start) => self.of_window(picture, series, *start).await?,
+                Thing::Job(id) => Some(self.of_job(picture, *id).await?),
+                Thing::Cover(source, _) => self.of_cover(picture, source).await?,
+            };
+            let Some(explanation) = explanation else { return Ok(None) };
+            seen.push(thing);
+            let behind = explanation.gates.first().and_then(Gate::behind).map(Thing::from);
+            // Two workers of a lane may point at each other.
+            let next = behind.filter(|next| seen.len() < DEPTH && !seen.contains(next));
+            Ok(Some(match next {
+                None => explanation,
+                Some(next) => match self.follow(picture, next, seen).await? {
+                    Some(behind) => explanation.because(behind),
+                    None => explanation,
+                },
+            }))
+        })
+    }
+
+    async fn of_worker(&self, picture: &Picture, name: &WorkerName) -> Result<Option<Explanation>> {
+        let Some(record) = picture.records.get(name) else { return Ok(None) };
+        let Some(unit) = self.units.get(name) else {
+            // Known to the store alone.
+            let mut gone = Definition::new(name.clone(), Trigger::Manual);
+            gone.unavailable = Some("this configuration does not have it".to_owned());
+            let facts = self.facts(picture, &gone, Vec::new()).await?;
+            return Ok(facts.map(|f| Explanation::of_worker(&f, None, picture.now)));
+        };
+        let next = self.next_gates(picture, unit).await?;
+        let Some(facts) = self.facts(picture, &unit.def, next).await? else { return Ok(None) };
+        let mut explanation = Explanation::of_worker(&facts, None, picture.now);
+        explanation.since = match explanation.gates.first() {
+            None => record.state_since,
+            Some(Gate::StillRunning { since, .. }) => Some(*since),
+            Some(Gate::Desired { since, .. }) => *since,
+            Some(Gate::GaveUp { .. } | Gate::NotRunning { .. }) => record.state_since,
+            Some(gate) => {
+                let same = record.blocked.as_ref().is_some_and(|b| b.kind() == gate.kind());
+                record.blocked_since.filter(|_| same)
+            }
+        };
+        Ok(Some(explanation))
+    }
+
+    /// What the gates of a worker depend on, with those of what it would do next.
+    async fn facts<'a>(
+        &self,
+        picture: &'a Picture,
+        definition: &'a Definition,
+        next: Vec<Gate>,
+    ) -> Result<Option<WorkerFacts<'a>>> {
+        let name = &definition.name;
+        let Some(record) = picture.records.get(name) else { return Ok(None) };
+        let view = picture.views.get(name);
+        let running = match view {
+            Some(view) => view.running.first().map(|r| (r.cycle, r.since)),
+            None => self.stored_run(picture, name).await?.map(|c| (c.id, c.started_at)),
+        };
+        let (mut restart_at, mut storm_until) = (None, None);
+        match &record.blocked {
+            Some(Gate::RestartBackoff { until }) => restart_at = Some(*until),
+            Some(Gate::Storm { until }) => {
+                restart_at = Some(*until);
+                storm_until = Some(*until);
+            }
+            _ => {}
+        }
+        let left_out = |need: &WorkerName| {
+            self.softened.iter().any(|(worker, softened)| worker == name && softened == need)
+        };
+        let needs = definition.needs.iter().filter(|d| !d.soft && !left_out(&d.worker));
+        let needs = needs
+            .filter_map(|d| picture.state(&d.worker).map(|state| (d.worker.clone(), state)))
+            .collect();
+        let own = self.session.as_ref().map(|s| &s.id);
+        let lease = record.lease_owner.clone().zip(record.lease_expires_at);
+        let lane = definition.lane.as_ref();
+        let lane_holder = lane.and_then(|lane| {
+            let shares = |other: &WorkerName| {
+                other != name && self.definition(other).and_then(|d| d.lane.as_ref()) == Some(lane)
+            };
+            let runs = picture.views.values().filter(|v| !v.running.is_empty());
+            runs.map(|v| &v.worker).find(|other| shares(other)).cloned()
+        });
+        Ok(Some(WorkerFacts {
+            definition,
+            state: record.state,
+            desired: record.desired,
+            desired_by: record.desired_by.clone(),
+            desired_at: record.desired_at,
+            state_since: record.state_since,
+            error: record.last_error.clone(),
+            restart_at,
+            storm_until,
+            needs,
+            conditions: &picture.conditions,
+            running,
+            lease: lease.filter(|(owner, _)| Some(owner) != own),
+            lane_holder,
+            next,
+        }))
+    }
+
+    /// A cycle that is running by the store, under a lease that still holds.
+    async fn stored_run(
+        &self,
+        picture: &Picture,
+        worker: &WorkerName,
+    ) -> Result<Option<CycleRecord>> {
+        let record = picture.records.get(worker);
+        let live = record.and_then(|r| r.lease_expires_at).is_some_and(|t| t > picture.now);
+        if !live {
+            return Ok(None);
+        }
+        let newest = self.store.cycles(Some(worker), 1).await?.pop();
+        Ok(newest.filter(|c| c.outcome == Outcome::Running))
+    }
+
+    /// Gates of what a worker would do next.
+    async fn next_gates(&self, picture: &Picture, unit: &Unit) -> Result<Vec<Gate>> {
+        let now = picture.now;
+        let trigger = &unit.def.trigger;
+        let next = match trigger {
+            Trigger::Window(spec) => {
+                let Some(start) = self.next_window(unit, spec).await? else {
+                    return Ok(vec![Gate::NoOrigin { series: spec.series.clone() }]);
+                };
+                return Ok(self.window_alone(picture, unit, spec, start).await?.gates);
+            }
+            Trigger::Every { .. } | Trigger::Cron(_) => {
+                let known = picture.records.get(&unit.def.name).and_then(|r| r.next_due);
+                known.or_else(|| schedule::next_due(trigger, now))
+            }
+            Trigger::On { kinds } => self.next_event(&unit.def.name, kinds, now).await?,
+            Trigger::Queue { kinds, .. } => {
+                let mut earliest = None;
+                for kind in kinds {
+                    let query = JobQuery {
+                        kind: Some(kind.clone()),
+                        state: Some(job::State::Queued),
+                        limit: QUEUED,
+                    };
+                    let jobs = self.store.jobs(query).await?;
+                    earliest = earliest.into_iter().chain(jobs.iter().map(|j| j.run_at)).min();
+                }
+                earliest
+            }
+            Trigger::Stream | Trigger::Manual => None,
+        };
+        Ok(trigger_gates(trigger, next, now))
+    }
+
+    /// When a subscriber has its next event; `None` when it is past all of them.
+    async fn next_event(
+        &self,
+        worker: &WorkerName,
+        kinds: &[String],
+        now: Time,
+    ) -> Result<Option<Time>> {
+        let subscribers = self.store.subscribers().await?;
+        let Some(place) = subscribers.into_iter().find(|s| s.worker == *worker) else {
+            return Ok(None);
+        };
+        let query = EventQuery { after: Some(place.cursor), kinds: kinds.to_vec(), limit: 1 };
+        let waiting = self.store.events(query).await?.pop();
+        Ok(waiting.map(|_| place.next_attempt_at.unwrap_or(now)))
+    }
+
+    /// The next window of a series that is not final; `None` while it has no beginning.
+    async fn next_window(&self, unit: &Unit, spec: &WindowSpec) -> Result<Option<Time>> {
+        let Some(origin) = first_window(unit, Time::EPOCH).await? else { return Ok(None) };
+        let frontier = self.store.frontier(&spec.series, origin, Time::FAR_FUTURE).await?;
+        Ok(Some(match (frontier.unfinished, frontier.last) {
+            (Some(window), _) => window.start,
+            (None, Some(last)) => {
+                let after = last + spec.length;
+                first_window(unit, after).await?.unwrap_or(after)
+            }
+            (None, None) => origin,
+        }))
+    }
+
+    /// A window, and its worker where nothing of its own stands in its way.
+    async fn of_window(
+        &self,
+        picture: &Picture,
+        series: &SeriesName,
+        start: Time,
+    ) -> Result<Option<Explanation>> {
+        let Ok((unit, spec)) = self.series_unit(series) else { return Ok(None) };
+        let mut explanation = self.window_alone(picture, unit, spec, start).await?;
+        if explanation.verdict == Verdict::Runnable
+            && let Some(facts) = self.facts(picture, &unit.def, Vec::new()).await?
+        {
+            explanation.gates = worker_gates(&facts, picture.now);
+            if !explanation.gates.is_empty() {
+                explanation.verdict = Verdict::Waiting;
+            }
+        }
+        Ok(Some(explanation))
+    }
+
+    async fn window_alone(
+        &self,
+        picture: &Picture,
+        unit: &Unit,
+        spec: &WindowSpec,
+        start: Time,
+    ) -> Result<Explanation> {
+        let known = self.store.window(&spec.series, start).await?.pop();
+        let state = known.as_ref().map_or(State::Open, |w| w.state);
+        let final_or_running = state.is_final() || state == State::Running;
+        let over = picture.now >= start + spec.length + spec.settle;
+        // Before its end, and once it runs, there is nothing to ask about its inputs.
+        let inputs = if over && !final_or_running {
+            self.inputs(unit, spec, start, known.as_ref()).await?
+        } else {
+            Inputs::default()
+        };
+        let (cycle, started) = known.as_ref().map_or((None, None), |w| (w.cycle, w.started_at));
+        let facts = WindowFacts {
+            spec,
+            start,
+            state,
+            attempts: known.as_ref().map_or(0, |w| w.attempts),
+            error: known.as_ref().and_then(|w| w.reason.clone()),
+            next_attempt_at: known.as_ref().and_then(|w| w.next_attempt_at),
+            running: cycle.zip(started),
+            inputs: InputFacts {
+                scope: &inputs.scope,
+                covers: &inputs.covers,
+                windows: &inputs.windows,
+                earlier: inputs.earlier,
+            },
+        };
+        let since = match state {
+            State::Complete | State::Abandoned => known.as_ref().and_then(|w| w.finished_at),
+            State::Running => started,
+            State::Open | State::Ready | State::Failed => None,
+        };
+        Ok(Explanation::of_window(&facts, since, picture.now))
+    }
+
+    async fn inputs(
+        &self,
+        unit: &Unit,
+        spec: &WindowSpec,
+        start: Time,
+        known: Option<&WindowRecord>,
+    ) -> Result<Inputs> {
+        let scope = match known.filter(|w| !w.scope.is_empty()) {
+            Some(window) => window.scope.clone(),
+            None => unit.worker.scope(start).await.map_err(|e| cannot_tell(unit, &*e))?,
+        };
+        let mut inputs = Inputs { scope, ..Inputs::default() };
+        for input in &spec.inputs {
+            match input {
+                WindowInput::Cover { source, .. } => {
+                    inputs.covers.insert(source.clone(), self.store.covers(source).await?);
+                }
+                WindowInput::Window { series } => {
+                    let query = WindowQuery {
+                        series: Some(series.clone()),
+                        from: Some(start - spec.length),
+                        to: Some(start + spec.length),
+                        limit: INPUT_WINDOWS,
+                        ..WindowQuery::default()
+                    };
+                    let windows = self.store.windows(query).await?.into_iter();
+                    let windows = windows
+                        .map(|w| InputWindow { start: w.start, end: w.end, state: w.state })
+                        .collect();
+                    inputs.windows.insert(series.clone(), windows);
+                }
+            }
+        }
+        inputs.earlier = self.earlier(unit, spec, start).await?;
+        Ok(inputs)
+    }
+
+    /// The oldest window before `start` that must be finished first. One that a backfill fills in
+    /// before the beginning of the series holds up nobody.
+    async fn earlier(
+        &self,
+        unit: &Unit,
+        spec: &WindowSpec,
+        start: Time,
+    ) -> Result<Option<(Time, State)>> {
+        let Some(origin) = first_window(unit, Time::EPOCH).await?.filter(|o| *o < start) else {
+            return Ok(None);
+        };
+        let frontier = self.store.frontier(&spec.series, origin, Time::FAR_FUTURE).await?;
+        let oldest = match (frontier.unfinished, frontier.last) {
+            (Some(window), _) => (window.start, window.state),
+            (None, Some(last)) => {
+                let after = last + spec.length;
+                (first_window(unit, after).await?.unwrap_or(after), State::Open)
+            }
+            (None, None) => (origin, State::Open),
+        };
+        Ok((oldest.0 < start).then_some(oldest))
+    }
+
+    async fn of_job(&self, picture: &Picture, id: i64) -> Result<Explanation> {
+        let job = self.store.job(id).await?;
+        let job = job.ok_or_else(|| ControlError::not_found("job", id.to_string(), []))?;
+        let takes = |d: &Definition| match &d.trigger {
+            Trigger::Queue { kinds, .. } => kinds.contains(&job.kind),
+            _ => false,
+        };
+        let worker = self.units.values().find(|u| takes(&u.def)).map(|u| u.def.name.clone());
+        let worker = worker.and_then(|w| picture.state(&w).map(|state| (w, state)));
+        let since = match job.state {
+            job::State::Running => job.started_at,
+            job::State::Queued => Some(job.created_at),
+            job::State::Succeeded | job::State::Failed | job::State::Cancelled => job.finished_at,
+        };
+        let facts = JobFacts {
+            id,
+            kind: job.kind.clone(),
+            state: job.state,
+            attempts: job.attempts,
+            error: job.error.clone(),
+            run_at: job.run_at,
+            running: job.cycle.zip(job.started_at),
+            worker,
+        };
+        Ok(Explanation::of_job(&facts, since, picture.now))
+    }
+
+    /// The worker that provides a cover, and the venue behind it.
+    async fn of_cover(&self, picture: &Picture, source: &str) -> Result<Option<Explanation>> {
+        let Some(provider) = provider(source) else { return Ok(None) };
+        let Some(mut explanation) = self.of_worker(picture, &provider).await? else {
+            return Ok(None);
+        };
+        // The worker keeps asking a venue that is not well: it is how one learns that it recovered.
+        // So the venue is no gate of its own, but it is the reason why the cover does not grow.
+        let venue = picture.conditions.iter().find(|c| c.name == watchbell_market::VENUE);
+        let listed = explanation.gates.iter().any(|g| matches!(g, Gate::Condition { .. }));
+        if let Some(c) = venue.filter(|c| !listed && !holds(c, picture.now)) {
+            let gate =
+                Gate::Condition { name: c.name.clone(), detail: c.detail.clone(), until: c.until };
+            // An operator's wish comes before it: no venue helps a worker that is stopped.
+            let wishes = |g: &&Gate| matches!(g, Gate::Unavailable { .. } | Gate::Desired { .. });
+            let at = explanation.gates.iter().take_while(wishes).count();
+            explanation.gates.insert(at, gate);
+            if explanation.verdict == Verdict::Runnable {
+                explanation.verdict = Verdict::Waiting;
+            }
+        }
+        Ok(Some(explanation))
+    }
+}
+
+/// The inputs of one window.
+#[derive(Default)]
+struct Inputs {
+    scope: Vec<String>,
+    covers: BTreeMap<String, BTreeMap<String, Vec<watchbell_core::Cover>>>,
+    windows: BTreeMap<SeriesName, Vec<InputWindow>>,
+    earlier: Option<(Time, State)>,
+}
+
+/// The worker that extends the covers of a source.
+fn provider(source: &str) -> Option<WorkerName> {
+    (source == watchbell_market::KLINES).then(|| WorkerName::from(watchbell_market::MARKET_SYNC))
+}
+
+async fn first_window(unit: &Unit, from: Time) -> Result<Option<Time>> {
+    unit.worker.first_window(from).await.map_err(|e| cannot_tell(unit, &*e))
+}
+
+fn cannot_tell(unit: &Unit, error: &(dyn std::error::Error + 'static)) -> ControlError {
+    ControlError::unavailable(format!(
+        "{} cannot tell what is next: {}",
+        unit.def.name,
+        chain(error)
+    ))
+}

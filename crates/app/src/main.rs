@@ -1,0 +1,323 @@
+//! The `watchbell` binary: configuration, composition, and nothing else.
+
+mod compose;
+mod config;
+mod demo;
+mod installation;
+mod local;
+mod logging;
+mod signals;
+mod upkeep;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde_json::json;
+use watchbell_api::{ControlError, discovery};
+use watchbell_cli::args::{ConfigCommand, Global, HttpArgs, UpArgs, UpMode, VenueSimArgs};
+use watchbell_cli::{Ask, Cli, Exit, Out, Task, completions, execute};
+use watchbell_clock::Clock;
+use watchbell_core::{Millis, chain};
+use watchbell_venues::sim::{FaultScript, Limits, Market, SimConfig, Simulator};
+
+use crate::compose::{Run, invalid};
+use crate::config::{Config, Env, Gate, Overrides, Sources, run_jobs_gate};
+use crate::signals::Signals;
+
+/// How long a command waits for a node to say who it is.
+const PROBE: Millis = Millis(500);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = Out::process(&cli.global);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            out.error(&ControlError::internal("cannot start the runtime").because(&e));
+            return Exit::Failed.into();
+        }
+    };
+    let ended = runtime.block_on(dispatch(cli, &mut out));
+    // What is still running after an orderly end has nothing to finish.
+    runtime.shutdown_background();
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(e) => {
+            out.error(&e);
+            Exit::from(&e).into()
+        }
+    }
+}
+
+async fn dispatch(cli: Cli, out: &mut Out) -> Result<Exit, ControlError> {
+    let Cli { global, command } = cli;
+    match Task::from(command) {
+        Task::Completions(shell) => {
+            let mut text = Vec::new();
+            completions(shell, &mut text);
+            out.text(&String::from_utf8_lossy(&text));
+            Ok(Exit::Ok)
+        }
+        Task::Demo(args) => {
+            // A demonstration needs no configuration, and obeys one only when told to.
+            let env = Env::merged([], "").map_err(|e| invalid(&e))?;
+            let data_dir = global.data_dir.clone().unwrap_or_else(|| demo::DATA_DIR.into());
+            let data_dir = working_dir()?.join(data_dir);
+            let named = Global { data_dir: Some(data_dir), ..global.clone() };
+            let config = load(&named, &env, None, None, global.config.is_none())?;
+            logging::start(&config.log, global.verbose, global.quiet);
+            let signals = Signals::listen()?;
+            demo::run(&args, config, out, &signals).await
+        }
+        Task::Up(args, mode) => up(&global, &args, mode, out).await,
+        Task::Db(command) => {
+            let config = configured(&global)?;
+            upkeep::run(&command, &config, out).await
+        }
+        Task::Config(command) => configuration(&command, &global, out),
+        Task::VenueSim(args) => venue_sim(&args, &global, out).await,
+        Task::Ask(ask) => asked(&ask, &global, out).await,
+    }
+}
+
+/// The environment of this process, with `.env` behind it.
+fn environment() -> Result<Env, ControlError> {
+    Env::load(&working_dir()?).map_err(|e| invalid(&e))
+}
+
+fn working_dir() -> Result<PathBuf, ControlError> {
+    std::env::current_dir()
+        .map_err(|e| ControlError::internal("there is no working directory").because(&e))
+}
+
+/// Reads the configuration.
+fn load(
+    global: &Global,
+    env: &Env,
+    profile: Option<String>,
+    http: Option<&HttpArgs>,
+    defaults_only: bool,
+) -> Result<Config, ControlError> {
+    // Where no file is wanted, none is looked for: a data directory has none.
+    let elsewhere = global.data_dir.clone().filter(|_| defaults_only);
+    let sources = Sources {
+        dir: elsewhere.map_or_else(working_dir, Ok)?,
+        file: global.config.clone(),
+        env,
+        overrides: Overrides {
+            data_dir: global.data_dir.clone(),
+            http_port: http.and_then(|h| h.http_port),
+            profile,
+        },
+        catalog: &compose::catalog,
+    };
+    let mut config = Config::load(&sources).map_err(|e| invalid(&e))?;
+    if http.is_some_and(|h| h.no_http) {
+        config.http.enabled = false;
+    }
+    Ok(config)
+}
+
+fn configured(global: &Global) -> Result<Config, ControlError> {
+    let config = load(global, &environment()?, None, None, false)?;
+    logging::start(&config.log, global.verbose, global.quiet);
+    warn(&config);
+    Ok(config)
+}
+
+fn warn(config: &Config) {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+async fn up(
+    global: &Global,
+    args: &UpArgs,
+    mode: UpMode,
+    out: &mut Out,
+) -> Result<Exit, ControlError> {
+    let env = environment()?;
+    if let Gate::Exit(message) = run_jobs_gate(&env, mode == UpMode::RunAll) {
+        out.line(message);
+        return Ok(Exit::Ok);
+    }
+    if args.watch && let Some(control) = find_node(global, &env).await? {
+        // A node runs already: to watch is all that is left to do.
+        return execute(&Ask::Status(watching()), &control, out).await;
+    }
+    let config = load(global, &env, args.profile.clone(), Some(&args.http), false)?;
+    logging::start(&config.log, global.verbose, global.quiet);
+    warn(&config);
+    compose::definitions(&config)?;
+    demo::refuse_simulated(&config.data_dir)?;
+    let signals = Signals::listen()?;
+    let clock = Clock::system();
+    let history_from =
+        (clock.now() - config.market.history).floor(Millis::from_hours(3));
+    let run = Run { clock, only_timed: mode == UpMode::Schedules, history_from };
+    let running = tokio::select! {
+        started = compose::start(&config, run) => started?,
+        () = signals.stop() => return Ok(Exit::Ok),
+    };
+    if mode == UpMode::RunAll {
+        out.line(&format!("universe: {} symbols", config.market.symbols.len()));
+    }
+    let at = running.url().map_or_else(String::new, |url| format!(", API at {url}"));
+    out.remark(&format!(
+        "watchbell is up: profile {}, {} workers, data in {}{at}",
+        config.profile.name,
+        config.profile.workers.len(),
+        config.data_dir.display()
+    ));
+    if args.watch {
+        let (control, ask) = (std::sync::Arc::clone(&running.control), Ask::Status(watching()));
+        tokio::select! {
+            watched = execute(&ask, &*control, out) => { watched?; }
+            () = signals.stop() => {}
+        }
+    } else {
+        signals.stop().await;
+    }
+    running.stop("clean stop").await?;
+    Ok(Exit::Ok)
+}
+
+fn watching() -> watchbell_cli::args::StatusArgs {
+    watchbell_cli::args::StatusArgs { watch: true }
+}
+
+/// The node that serves the data directory, if one does.
+async fn find_node(
+    global: &Global,
+    env: &Env,
+) -> Result<Option<watchbell_api::HttpControl>, ControlError> {
+    let config = load(global, env, None, None, false)?;
+    Ok(discovery::connect(&config.data_dir, PROBE).await)
+}
+
+/// A question or an order: to the node that runs, or over the store when none does.
+async fn asked(ask: &Ask, global: &Global, out: &mut Out) -> Result<Exit, ControlError> {
+    let config = configured(global)?;
+    if let Some(node) = discovery::connect(&config.data_dir, PROBE).await {
+        return execute(ask, &node, out).await;
+    }
+    // What writes needs the directory to itself; what only reads does not.
+    let writes = match ask {
+        Ask::Run(args) | Ask::Schedule(watchbell_cli::args::ScheduleAsk::Run(args)) => {
+            !args.dry_run
+        }
+        _ => false,
+    };
+    let held = if writes && config.data_dir.exists() {
+        Some(installation::hold(&config.data_dir)?)
+    } else {
+        None
+    };
+    let control = compose::offline(config).await?;
+    let ended = execute(ask, &control, out).await;
+    control.close().await?;
+    drop(held);
+    ended
+}
+
+fn configuration(
+    command: &ConfigCommand,
+    global: &Global,
+    out: &mut Out,
+) -> Result<Exit, ControlError> {
+    if matches!(command, ConfigCommand::Schema) {
+        let schema = config::schema();
+        out.line(&format!("{schema:#}"));
+        return Ok(Exit::Ok);
+    }
+    if matches!(command, ConfigCommand::Show { default: true }) {
+        out.text(&config::default_yaml());
+        return Ok(Exit::Ok);
+    }
+    let config = load(global, &environment()?, None, None, false)?;
+    match command {
+        ConfigCommand::Show { .. } => {
+            let text = config.render(true);
+            out.data(&config.effective(true), |_, _| text)?;
+        }
+        ConfigCommand::Check | ConfigCommand::Schema => {
+            // Definitions are made as `up` makes them, so that their order is checked too.
+            compose::definitions(&config)?;
+            let file = config.file().map(|f| f.display().to_string());
+            let answer = json!({
+                "ok": true, "file": file, "profile": config.profile.name,
+                "workers": config.profile.workers, "warnings": config.warnings,
+            });
+            out.data(&answer, |_, style| {
+                let what = file.unwrap_or_else(|| "the defaults (no file)".into());
+                let mut text = format!(
+                    "{} {what}: profile {}, {} workers\n",
+                    style.good("ok"),
+                    config.profile.name,
+                    config.profile.workers.len()
+                );
+                for warning in &config.warnings {
+                    text.push_str(&format!("warning: {warning}\n"));
+                }
+                text
+            })?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+async fn venue_sim(
+    args: &VenueSimArgs,
+    global: &Global,
+    out: &mut Out,
+) -> Result<Exit, ControlError> {
+    let config = load(global, &environment()?, None, None, false)?;
+    logging::start(&config.log, global.verbose, global.quiet);
+    let faults: FaultScript =
+        args.fault.join(" ; ").parse().map_err(|e: watchbell_venues::sim::FaultParseError| {
+            ControlError::invalid(format!("--fault: {e}"))
+        })?;
+    let market = match &args.klines {
+        None => Market::synthetic(args.seed, &watchbell_market::DEFAULT_SYMBOLS),
+        Some(dir) => Market::recorded(dir).map_err(|e| ControlError::invalid(chain(&e)))?,
+    };
+    let market = std::sync::Arc::new(market);
+    let wall = Clock::system();
+    // Recorded candles are served as of their end: nothing is newer than what was recorded.
+    let recorded = args.klines.is_some();
+    let end = (0..market.symbols().len()).map(|i| market.span(i).1).max();
+    let clock = match end.filter(|_| recorded) {
+        Some(end) => Clock::scaled(end, args.speed),
+        None if args.speed == 1.0 => wall,
+        None => Clock::scaled(wall.now(), args.speed),
+    };
+    let signals = Signals::listen()?;
+    let symbols: Vec<String> = market.symbols().iter().map(|s| s.name.clone()).collect();
+    let kind = market.kind();
+    let simulator = Simulator::start(SimConfig {
+        bind: args.bind,
+        market,
+        clock,
+        faults,
+        limits: Limits::default(),
+    })
+    .await
+    .map_err(|e| ControlError::unavailable(chain(&e)))?;
+    let answer = json!({
+        "url": simulator.base_url(), "streams": simulator.ws_url(), "market": kind,
+        "symbols": symbols,
+    });
+    out.data(&answer, |_, _| {
+        format!(
+            "venue-sim: {kind} market of {} at {} (streams at {}); Ctrl-C stops\n",
+            symbols.join(", "),
+            simulator.base_url(),
+            simulator.ws_url()
+        )
+    })?;
+    signals.stop().await;
+    simulator.shutdown().await;
+    Ok(Exit::Ok)
+}

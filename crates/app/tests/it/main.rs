@@ -1,0 +1,8 @@
+//! The real binary, from outside: what it prints, what it promises, and what is left of its promises
+//! when it is killed at any moment.
+
+mod bad_input;
+mod demo;
+mod harness;
+mod killed;
+mod node;

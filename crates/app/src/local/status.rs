@@ -10,6 +10,7 @@ use watchbell_core::lifecycle::{Desired, State};
 use watchbell_core::port::{SeriesSummary, WindowQuery, WorkerRecord};
 use watchbell_core::{Condition, Definition, SeriesName, Time, Trigger, WorkerName, schedule};
 use watchbell_engine::RunningView;
+use watchbell_venues::binance::State as VenueState;
 
 use super::{HISTORY, LocalControl, Picture, not_found};
 use crate::installation::trouble;
@@ -78,7 +79,8 @@ impl LocalControl {
                 base_url,
                 state: health.state.to_string(),
                 since: Some(health.since),
-                reason: Some(health.reason).filter(|r| !r.is_empty()),
+                // While all is well there is no reason to give one.
+                reason: Some(health.reason).filter(|_| health.state != VenueState::Ok),
                 used_weight: Some(used),
                 limit: Some(limit),
             });

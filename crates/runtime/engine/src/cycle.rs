@@ -230,7 +230,7 @@ impl Runner {
                 windows::exactly(&*self.store, unit, spec, start, self.clock.now()).await?,
             ),
             (Intent::Next | Intent::Manual, Trigger::Window(spec)) => {
-                self.window_aim(windows::choose(&*self.store, unit, spec, self.clock.now()).await?)
+                self.window_aim(windows::choose(&*self.store, unit, spec, self.clock.now(), true).await?)
             }
             (Intent::Next | Intent::Manual, Trigger::On { .. }) => next(Target::Event),
             (Intent::Next | Intent::Manual, Trigger::Queue { kinds, .. }) => {
@@ -638,7 +638,7 @@ impl Runner {
                         version: 1,
                         scope: windows::scope(&*self.store, unit, spec, start).await?,
                     }),
-                    None => windows::choose(&*self.store, unit, spec, now).await?,
+                    None => windows::choose(&*self.store, unit, spec, now, false).await?,
                 };
                 match choice {
                     Choice::Run(Target::Window { series, start, end, version, scope }) => {

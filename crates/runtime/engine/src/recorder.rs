@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use watchbell_clock::Clock;
 use watchbell_core::gate::Gate;
 use watchbell_core::lifecycle::Desired;
-use watchbell_core::port::{Beat, Store, StoreError, Transition};
+use watchbell_core::port::{Beat, Publication, Store, StoreError, Transition};
 use watchbell_core::schedule::Passed;
 use watchbell_core::{Time, WorkerName, chain, retry};
 
@@ -37,6 +37,8 @@ pub(crate) enum Record {
         at: Time,
     },
     Beats(Vec<Beat>),
+    /// The end of an aborted cycle.
+    Burn(Box<Publication>),
     /// Answers when everything before it is written.
     Flush(oneshot::Sender<()>),
 }
@@ -113,6 +115,7 @@ async fn write(store: &dyn Store, clock: &Clock, record: Record) {
             insist(clock, "passed ticks", || store.record_passed(&worker, &passed, at)).await;
         }
         Record::Beats(beats) => insist(clock, "heartbeats", || store.beat(beats.clone())).await,
+        Record::Burn(end) => insist(clock, "an abort", || store.burn((*end).clone())).await,
         Record::Flush(done) => {
             if done.send(()).is_err() {
                 tracing::debug!("nobody waits for the flush any more");
@@ -136,6 +139,11 @@ async fn insist<'a>(
                 let pause = retry::EVENT.delay(attempt, what);
                 tracing::warn!("cannot record {what}, again in {pause}: {}", chain(&e));
                 clock.sleep(pause).await;
+            }
+            // The cycle had just ended by itself.
+            Err(e @ StoreError::Fenced { .. }) => {
+                tracing::debug!("no need to record {what}: {}", chain(&e));
+                return;
             }
             Err(e) => {
                 tracing::error!("cannot record {what}: {}", chain(&e));

@@ -58,9 +58,10 @@ pub(crate) struct Slot {
     pub(crate) gate: Option<Gate>,
     pub(crate) restarts: History,
     pub(crate) retry_at: Option<Time>,
-    /// When the cycles of a stopping worker are aborted, or given up.
+    /// Until then there is nothing to compute, whatever inputs come: its next window is not over.
+    pub(crate) idle_until: Option<Time>,
+    /// When the cycles of a stopping worker are aborted.
     pub(crate) stop_deadline: Option<Time>,
-    pub(crate) aborted: bool,
     /// A timer for the time limits is in the heap.
     pub(crate) limit_timer: bool,
     pub(crate) beat: Option<Beat>,
@@ -92,8 +93,8 @@ impl Slot {
             gate: record.blocked.clone(),
             restarts: serde_json::from_value(record.restarts.clone()).unwrap_or_default(),
             retry_at: None,
+            idle_until: None,
             stop_deadline: None,
-            aborted: false,
             limit_timer: false,
             beat: None,
         }
@@ -169,6 +170,7 @@ impl Slot {
         self.following = None;
         self.wake_at = None;
         self.held_until = None;
+        self.idle_until = None;
         // What was due and never started is taken up again from the ledger at the next start.
         // Ranges are in the order in which they were passed over, which is not that of time.
         let passed = self.passed.iter().map(|p| p.first);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 use watchbell_clock::Clock;
 use watchbell_core::gate::Gate;
 use watchbell_core::lifecycle::{self, Desired, Event, State};
@@ -65,6 +66,7 @@ enum Timer {
     StopDeadline(usize),
     Renew,
     Flush,
+    Reap,
 }
 
 pub(crate) struct Supervisor {
@@ -83,6 +85,8 @@ pub(crate) struct Supervisor {
     dependents: Vec<Vec<usize>>,
     pub(crate) conditions: BTreeMap<String, Condition>,
     timers: BinaryHeap<Reverse<(Time, Timer)>>,
+    /// Tasks that were aborted, and when each must be gone.
+    zombies: Vec<(Time, WorkerName, AbortHandle)>,
     lanes: BTreeMap<String, usize>,
     storm: Storm,
     next_run: u64,
@@ -131,6 +135,7 @@ impl Supervisor {
             dependents,
             conditions,
             timers: BinaryHeap::new(),
+            zombies: Vec::new(),
             lanes: BTreeMap::new(),
             storm: Storm::default(),
             next_run: 0,
@@ -200,6 +205,7 @@ impl Supervisor {
                 Timer::StopDeadline(i) if self.slots[i].stop_deadline == Some(at) => {
                     self.stop_deadline(i, now);
                 }
+                Timer::Reap => self.reap(at),
                 Timer::Renew => self.renew(now),
                 Timer::Flush => {
                     self.flush_armed = false;
@@ -398,7 +404,6 @@ impl Supervisor {
     /// Asks the cycles of a worker to end, and sets a deadline.
     fn end_cycles(&mut self, i: usize, now: Time) {
         let slot = &mut self.slots[i];
-        slot.aborted = false;
         if slot.running.is_empty() {
             return;
         }
@@ -421,23 +426,10 @@ impl Supervisor {
 
     fn stop_deadline(&mut self, i: usize, now: Time) {
         let name = self.slots[i].unit.def.name.clone();
-        if self.slots[i].aborted {
-            tracing::error!(
-                worker.name = %name,
-                "{name} did not stop within {} of being aborted: it blocks its thread",
-                self.options.abort_grace
-            );
-            self.slots[i].running.clear();
-            self.slots[i].stop_deadline = None;
-            self.step(i, Event::Fail, "did not stop when aborted");
-            self.reconcile_all();
-            return;
-        }
         tracing::warn!(
             worker.name = %name,
             "{name} did not stop within {}: aborting its cycle", self.options.stop_grace
         );
-        self.slots[i].aborted = true;
         self.slots[i].stop_deadline = None;
         let running = std::mem::take(&mut self.slots[i].running);
         for r in running {
@@ -752,6 +744,7 @@ impl Supervisor {
             return; // aborted before: its report is stale
         };
         let running = self.slots[i].running.swap_remove(at);
+        self.slots[i].idle_until = None;
         if self.slots[i].running.is_empty() {
             self.leave_lane_quietly(i);
         }
@@ -804,6 +797,7 @@ impl Supervisor {
             }
             Report::Taken => {}
             Report::Idle { next } => {
+                self.slots[i].idle_until = *next;
                 if let Some(at) = next {
                     self.wake_at(i, *at);
                 }
@@ -964,11 +958,23 @@ impl Supervisor {
             if changed {
                 self.note_gate(i, now);
             }
-            if effects.wakes(&self.slots[i].unit.def.trigger) {
+            if effects.wakes(&self.slots[i].unit.def.trigger) && !self.is_idle(i, effects, now) {
                 self.poke(i, now);
             } else if changed {
                 self.start(i, now);
             }
+        }
+    }
+
+    /// Whether a series has nothing to compute before a known instant. Inputs arrive each minute;
+    /// only a change of its own windows (a correction, a backfill) can give it work before that.
+    fn is_idle(&self, i: usize, effects: &Effects, now: Time) -> bool {
+        match &self.slots[i].unit.def.trigger {
+            Trigger::Window(spec) => {
+                self.slots[i].idle_until.is_some_and(|at| at > now)
+                    && !effects.series.contains(&spec.series)
+            }
+            _ => false,
         }
     }
 
@@ -1020,10 +1026,28 @@ impl Supervisor {
         }
     }
 
+    /// Looks whether aborted tasks are gone. One that blocks its thread cannot be ended from here;
+    /// its token is burnt, so it can do no harm, but it holds a thread.
+    fn reap(&mut self, now: Time) {
+        for (_, name, task) in self.zombies.extract_if(.., |(at, ..)| *at <= now) {
+            if !task.is_finished() {
+                tracing::error!(
+                    worker.name = %name,
+                    "a cycle of {name} is still there {} after it was aborted: it blocks its \
+                     thread, and only a restart of the node frees it",
+                    self.options.abort_grace
+                );
+            }
+        }
+    }
+
     /// Ends a cycle from outside, and burns its token so that a late commit is refused.
     fn abort(&mut self, i: usize, running: Running, outcome: Outcome, why: &str, now: Time) {
         running.signals.cancel();
         running.task.abort();
+        let gone_by = now + self.options.abort_grace;
+        self.zombies.push((gone_by, self.slots[i].unit.def.name.clone(), running.task.clone()));
+        self.arm(gone_by, Timer::Reap);
         let Some(grant) = running.signals.grant() else {
             // Its claim is under way, and may come true or not: the next one finds out.
             self.slots[i].put_back(running.intent);
@@ -1056,12 +1080,8 @@ impl Supervisor {
                 keep_lease: false,
             }),
         };
-        let (store, name) = (Arc::clone(&self.runner.store), slot.unit.def.name.clone());
-        tokio::spawn(async move {
-            if let Err(e) = store.burn(publication).await {
-                tracing::error!(worker.name = %name, "cannot burn the token of {name}: {}", chain(&e));
-            }
-        });
+        // Through the recorder: the node waits for it before it closes the session.
+        self.recorder.put(Record::Burn(Box::new(publication)));
         if let Some(reply) = running.reply {
             // Whoever asked may have stopped waiting.
             drop(reply.send(Report::Broken(StoreError::Conflict(why.to_owned()))));
@@ -1139,10 +1159,10 @@ impl Supervisor {
                 running: slot
                     .running
                     .iter()
-                    .map(|r| RunningView {
-                        cycle: r.signals.grant().map_or(CycleId(0), |g| g.cycle),
-                        since: r.since,
-                        progress: r.signals.progress(),
+                    // Without a grant it only looks whether there is something to run.
+                    .filter_map(|r| {
+                        let cycle = r.signals.grant()?.cycle;
+                        Some(RunningView { cycle, since: r.since, progress: r.signals.progress() })
                     })
                     .collect(),
             })

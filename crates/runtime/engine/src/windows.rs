@@ -24,14 +24,16 @@ pub(crate) enum Choice {
     Idle { next: Option<Time> },
 }
 
-/// Chooses the next window of the series.
+/// Chooses the next window of the series. With `note`, what was found of a backfill's progress is
+/// stored; a dry run only looks.
 pub(crate) async fn choose(
     store: &dyn Store,
     unit: &Unit,
     spec: &WindowSpec,
     now: Time,
+    note: bool,
 ) -> Result<Choice, Fault> {
-    let live = match upcoming(store, unit, spec).await? {
+    let mut live = match upcoming(store, unit, spec).await? {
         None => {
             let gate = Gate::NoOrigin { series: spec.series.clone() };
             Choice::Blocked { gates: vec![gate], next: None }
@@ -64,13 +66,21 @@ pub(crate) async fn choose(
                 None => {}
             }
         }
-        if from > backfill.cursor {
+        if note && from > backfill.cursor {
             store.advance_backfill(backfill.id, from, now).await?;
         }
         let Some(next) = next else { continue };
-        // A window of the past that waits for its input does not hold up the live ones.
-        if let run @ Choice::Run(_) = judge(store, unit, spec, next, now).await? {
-            return Ok(run);
+        match judge(store, unit, spec, next, now).await? {
+            run @ Choice::Run(_) => return Ok(run),
+            // A window of the past that waits for its input does not hold up the live ones, but
+            // the series must look again when that input comes.
+            Choice::Blocked { gates, next } => {
+                if let Choice::Idle { next: over } = live {
+                    let next = [next, over].into_iter().flatten().min();
+                    live = Choice::Blocked { gates, next };
+                }
+            }
+            Choice::Idle { .. } => {}
         }
     }
     Ok(live)

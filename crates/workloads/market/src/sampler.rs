@@ -45,6 +45,7 @@ pub(crate) struct SamplerWorker {
 #[derive(Debug, Default)]
 struct Sampling {
     reloaded_at: Option<Time>,
+    polled_at: Option<Time>,
     books: Vec<Book>,
     scratch: Scratch,
 }
@@ -79,8 +80,14 @@ impl SamplerWorker {
 
     async fn poll(&self, cycle: &Cycle) -> Result<Done, Fault> {
         let mut state = self.state.lock().await;
-        let Sampling { reloaded_at, books, scratch } = &mut *state;
+        let Sampling { reloaded_at, polled_at, books, scratch } = &mut *state;
         let now = cycle.now();
+        // After a long pause every book begins anew: a day of empty points says no more than the
+        // absence of rows, and no window can use either.
+        if polled_at.replace(now).is_some_and(|at| now - at >= LOOKBACK) {
+            books.clear();
+            *reloaded_at = None;
+        }
         if reloaded_at.is_none_or(|at| now - at >= RELOAD) {
             self.reload(books, now).await?;
             *reloaded_at = Some(now);

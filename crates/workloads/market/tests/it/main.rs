@@ -1,4 +1,5 @@
 //! The market's workers against the venue simulator, on a clock that the test moves.
 
+mod sampling;
 mod sync;
 mod world;

@@ -14,7 +14,7 @@ use watchbell_core::{
     Millis, NewEvent, Time, Token, Trigger, Value, WindowHashes, WindowSpec, Worker, values,
 };
 use watchbell_db::Database;
-use watchbell_market::{CallLog, Config, LINE, MARKET_SYNC, VENUE};
+use watchbell_market::{CallLog, Config, LINE, MARKET_SAMPLER, MARKET_SYNC, VENUE};
 use watchbell_testkit::{NOW, TempDb};
 use watchbell_venues::binance::wire::{Interval, Kline};
 use watchbell_venues::binance::{self, BinanceClient, Observer};
@@ -149,6 +149,22 @@ impl World {
         let cause = Cause::Tick { due: self.clock.now() };
         let worker = self.workers.iter().find(|w| w.define().name.as_ref() == MARKET_SYNC);
         self.run(worker.unwrap(), cause, CycleInput::None).await
+    }
+
+    /// One poll of the order books.
+    pub(crate) async fn sample(&self) -> Result<Done, Fault> {
+        let cause = Cause::Tick { due: self.clock.now() };
+        let worker = self.workers.iter().find(|w| w.define().name.as_ref() == MARKET_SAMPLER);
+        self.run(worker.unwrap(), cause, CycleInput::None).await
+    }
+
+    /// Polls once a second for `span`.
+    pub(crate) async fn sample_for(&self, span: Millis) {
+        let until = self.clock.now() + span;
+        while self.clock.now() < until {
+            self.sample().await.unwrap();
+            self.pass(Millis::from_secs(1));
+        }
     }
 
     /// Cycles half a minute apart until one succeeds and leaves nothing pending, with the promise

@@ -332,7 +332,7 @@ impl BinanceClient {
             let moved =
                 s.preferred.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
             if moved.is_ok() && next != at {
-                tracing::info!(from = %host, to = %s.hosts[next], %error, "venue host changed");
+                tracing::debug!(from = %host, to = %s.hosts[next], %error, "venue host changed");
             }
             if attempt >= s.config.tries {
                 return Err(error);
@@ -471,17 +471,25 @@ impl BinanceClient {
     }
 }
 
-/// An error with its causes, in one line.
+/// An error with its causes, in one line. The outer layers of the HTTP client only repeat the
+/// address that the error of the call names already: where there is a cause, they are left out.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(c) = cause {
-        let part = c.to_string();
-        if !text.contains(&part) {
+    let layers = std::iter::successors(Some(error), |e| e.source());
+    let mut parts: Vec<String> = layers.map(ToString::to_string).collect();
+    let hollow = |part: &String| {
+        part.starts_with("error sending request") || part.starts_with("client error (")
+    };
+    if parts.iter().any(|part| !hollow(part)) {
+        parts.retain(|part| !hollow(part));
+    }
+    let mut text = String::new();
+    for part in parts {
+        if text.is_empty() {
+            text = part;
+        } else if !text.contains(&part) {
             text.push_str(": ");
             text.push_str(&part);
         }
-        cause = c.source();
     }
     cut(&text, 300)
 }

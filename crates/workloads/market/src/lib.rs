@@ -10,6 +10,7 @@
 
 pub mod analytics;
 mod sampler;
+mod samples;
 mod schema;
 mod sync;
 mod universe;

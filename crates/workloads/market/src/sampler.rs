@@ -12,8 +12,8 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use watchbell_core::{
-    BoxFuture, Commit, Cycle, Definition, Done, Fault, Ledger, Millis, Missed, Statement, Time,
-    Trigger, Value, Worker, chain, values,
+    BoxFuture, Commit, Cycle, Definition, Done, Fault, Ledger, Millis, Missed, Time, Trigger,
+    Worker, chain,
 };
 use watchbell_db::{Database, DbError};
 use watchbell_venues::binance::wire::Depth;
@@ -21,6 +21,7 @@ use watchbell_venues::binance::{BinanceClient, Class, VenueError};
 
 use crate::analytics::point::{self, BUCKET, BookSnapshot, CYCLE, Level, Point};
 use crate::analytics::{Scratch, Signals, signals};
+use crate::samples;
 use crate::sync::VENUE;
 use crate::universe;
 
@@ -116,7 +117,7 @@ impl SamplerWorker {
             }
         }
         let venue_now = self.client.venue_now();
-        let mut samples = Vec::new();
+        let mut points = Vec::new();
         let mut cycles = Vec::new();
         for (book, mut closed) in books.iter_mut().zip(closed) {
             book.sampler.advance(venue_now, &mut closed);
@@ -125,19 +126,19 @@ impl SamplerWorker {
                 report.empty_points += usize::from(point.is_empty());
                 if let Some(done) = book.close_cycle(point.at) {
                     report.cycles += 1;
-                    cycles.extend(cycle_row(&book.symbol, &done));
+                    cycles.extend(samples::cycle_row(&book.symbol, &done));
                 }
                 let signals = book.take(&point, scratch);
-                samples.extend(sample_row(&book.symbol, &point, signals.as_ref())?);
+                points.extend(samples::point_row(&book.symbol, &point, signals.as_ref())?);
             }
         }
         drop(state);
         let mut commit = Commit::new();
-        if !samples.is_empty() {
-            commit.push(Statement::bulk(SAMPLES, 29, samples));
+        if !points.is_empty() {
+            commit.push(samples::insert_points(points));
         }
         if !cycles.is_empty() {
-            commit.push(Statement::bulk(CYCLES, 21, cycles));
+            commit.push(samples::insert_cycles(cycles));
         }
         match stopped {
             // Nothing was seen at all: that is a failed poll, and its empty points are stored.
@@ -171,34 +172,8 @@ impl SamplerWorker {
         let venue_now = self.client.venue_now().max(now - LOOKBACK);
         // The bucket that is open now has been missed in part: sampling begins with the next one.
         let start = venue_now.floor(BUCKET) + BUCKET;
-        let rows = self
-            .db
-            .query(
-                "select ts, mid, bid_volume + ask_volume, v_inner, v_outer, v_swap, v_tendency,
-                        disruption, amp, volt, inertia, mode_general, mode_b
-                 from str_aux.samples_5s where symbol = $1 and ts > $2 order by ts",
-                values![Arc::clone(&symbol), start - LOOKBACK],
-            )
-            .await?;
-        let mut recent = VecDeque::with_capacity(rows.len());
-        for row in &rows {
-            let signals = match row.opt_f64(3)? {
-                None => None,
-                Some(v_inner) => Some(Signals {
-                    v_inner,
-                    v_outer: row.f64(4)?,
-                    v_swap: row.f64(5)?,
-                    v_tendency: row.f64(6)?,
-                    disruption: row.f64(7)?,
-                    amp: row.f64(8)?,
-                    volt: row.f64(9)?,
-                    inertia: row.f64(10)?,
-                    mode_general: row.i64(11)? as u16,
-                    mode_b: row.i64(12)? as i32,
-                }),
-            };
-            recent.push_back((Time(row.i64(0)?), row.opt_f64(1)?, row.f64(2)?, signals));
-        }
+        let stored = samples::stored(&self.db, &symbol, start - LOOKBACK, Time::FAR_FUTURE).await?;
+        let recent = stored.into_iter().map(|p| (p.at, p.mid, p.weight(), p.signals)).collect();
         let cycle = Some((start - Millis(1)).floor(CYCLE));
         Ok(Book { symbol, sampler: point::Sampler::new(start, self.poll), recent, cycle })
     }
@@ -256,83 +231,4 @@ fn snapshot(at: Time, depth: Depth) -> BookSnapshot {
     let levels =
         |side: Vec<(f64, f64)>| side.into_iter().map(|(price, qty)| Level { price, qty }).collect();
     BookSnapshot { at, bids: levels(depth.bids), asks: levels(depth.asks) }
-}
-
-/// The columns of `samples_5s`, in the order of the table. A point that is stored already stays.
-const SAMPLES: &str = "insert into str_aux.samples_5s values
-  ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-   $22, $23, $24, $25, $26, $27, $28, $29)
-  on conflict (symbol, ts) do nothing";
-
-/// The columns of `cycles_40s`, in the order of the table.
-const CYCLES: &str = "insert into str_aux.cycles_40s values
-  ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
-  on conflict (symbol, cycle_start) do nothing";
-
-fn sample_row(
-    symbol: &Arc<str>,
-    p: &Point,
-    s: Option<&Signals>,
-) -> Result<Vec<Value>, serde_json::Error> {
-    Ok(values![
-        Arc::clone(symbol),
-        p.at,
-        p.mid,
-        p.mid_min,
-        p.mid_max,
-        p.best_bid,
-        p.best_ask,
-        p.spread,
-        p.spreads.map(|r| r.min),
-        p.spreads.map(|r| r.max),
-        p.spreads.map(|r| r.avg),
-        p.bid_volume,
-        p.ask_volume,
-        p.bucket_count,
-        p.tick_ms.map(|r| r.min),
-        p.tick_ms.map(|r| r.max),
-        p.tick_ms.map(|r| r.avg),
-        p.liquidity_imbalance,
-        serde_json::to_string(&p.quality)?,
-        s.map(|s| s.v_inner),
-        s.map(|s| s.v_outer),
-        s.map(|s| s.v_swap),
-        s.map(|s| s.v_tendency),
-        s.map(|s| s.disruption),
-        s.map(|s| s.amp),
-        s.map(|s| s.volt),
-        s.map(|s| s.inertia),
-        s.map(|s| i64::from(s.mode_general)),
-        s.map(|s| s.mode_b),
-    ])
-}
-
-fn cycle_row(symbol: &Arc<str>, c: &point::Cycle) -> Vec<Value> {
-    let mut row = values![Arc::clone(symbol), c.start, c.points];
-    row.extend(rollup_values(&c.signals));
-    row
-}
-
-/// The 18 signal columns that cycles and windows share.
-pub(crate) fn rollup_values(r: &point::Rollup) -> Vec<Value> {
-    values![
-        r.v_inner.min,
-        r.v_inner.max,
-        r.v_inner.avg,
-        r.v_inner.close,
-        r.v_outer.min,
-        r.v_outer.max,
-        r.v_outer.avg,
-        r.v_outer.close,
-        r.v_swap_avg,
-        r.v_swap_close,
-        r.v_tend_avg,
-        r.v_tend_close,
-        r.disruption_avg,
-        r.amp_avg,
-        r.volt_avg,
-        r.inertia_avg,
-        r.mode_general_close.map(i64::from),
-        r.mode_b_close,
-    ]
 }

@@ -23,6 +23,7 @@ use watchbell_venues::binance::{
 
 use crate::Config;
 use crate::universe::{self, BASE, MINUTE, UNLISTED_AFTER};
+use crate::view;
 
 /// Name of the worker.
 pub const MARKET_SYNC: &str = "market-sync";
@@ -241,30 +242,15 @@ impl Sync {
     }
 
     async fn tracks(&self) -> Result<Vec<Track>, Stop> {
-        let rows = self
-            .db
-            .query(
-                "select c.symbol, c.wanted_from, c.covered_from, c.covered_until, c.last_open_time
-                 from ingest.klines_cursor c
-                 join settings.coin_universe u on u.symbol = c.symbol
-                 where u.enabled = 1 and c.window_label = $1
-                 order by u.sort_order is null, u.sort_order, u.symbol",
-                values![BASE],
-            )
-            .await
-            .map_err(database)?;
-        rows.iter()
-            .map(|row| {
-                Ok(Track {
-                    symbol: row.shared_text(0)?,
-                    wanted_from: Time(row.i64(1)?),
-                    covered_from: row.opt_i64(2)?.map(Time),
-                    covered_until: row.opt_i64(3)?.map(Time),
-                    last_open: row.opt_i64(4)?.map(Time),
-                })
-            })
-            .collect::<Result<_, DbError>>()
-            .map_err(database)
+        let coverage = view::coverage(&self.db).await.map_err(database)?;
+        let track = |c: view::Coverage| Track {
+            symbol: Arc::from(c.symbol),
+            wanted_from: c.wanted_from,
+            covered_from: c.from,
+            covered_until: c.until,
+            last_open: c.last_open,
+        };
+        Ok(coverage.into_iter().map(track).collect())
     }
 
     async fn symbol(

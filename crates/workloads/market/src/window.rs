@@ -24,7 +24,7 @@ use crate::analytics::{
     Scratch, Signals, WindowInput, WindowStats, compute_window, disruption_systemic,
     general_floating_mode,
 };
-use crate::sampler::rollup_values;
+use crate::samples::{self, rollup_values};
 use crate::sync::KLINES;
 use crate::universe::{BASE, Listings, MINUTE};
 
@@ -220,50 +220,20 @@ impl WindowWorker {
         }
         let mut all = Vec::with_capacity(symbols.len());
         for symbol in symbols {
-            let series = Series { symbol: Arc::clone(symbol), ..Series::default() };
-            let from = start - self.length;
-            let series = self
-                .db
-                .scan(
-                    "select ts, mid, bid_volume, ask_volume, v_inner, v_outer, v_swap, v_tendency,
-                            disruption, amp, volt, inertia, mode_general, mode_b
-                     from str_aux.samples_5s where symbol = $1 and ts > $2 and ts <= $3 order by ts",
-                    values![Arc::clone(symbol), from, end],
-                    series,
-                    move |s, row| {
-                        let at = Time(row.i64(0)?);
-                        let mid = row.opt_f64(1)?;
-                        if at <= start {
-                            s.before.extend(mid.map(|m| (at, m)));
-                            return Ok(ControlFlow::Continue(()));
-                        }
-                        let signals = match row.opt_f64(4)? {
-                            None => None,
-                            Some(v_inner) => Some(Signals {
-                                v_inner,
-                                v_outer: row.f64(5)?,
-                                v_swap: row.f64(6)?,
-                                v_tendency: row.f64(7)?,
-                                disruption: row.f64(8)?,
-                                amp: row.f64(9)?,
-                                volt: row.f64(10)?,
-                                inertia: row.f64(11)?,
-                                mode_general: row.i64(12)? as u16,
-                                mode_b: row.i64(13)? as i32,
-                            }),
-                        };
-                        s.signals.push((at, signals));
-                        if let Some(mid) = mid {
-                            let (bid, ask) = (row.f64(2)?, row.f64(3)?);
-                            s.times.push(at);
-                            s.prices.push(mid);
-                            s.weights.push(if bid + ask > 0.0 { bid + ask } else { 1.0 });
-                            s.volumes.push([bid, ask]);
-                        }
-                        Ok(ControlFlow::Continue(()))
-                    },
-                )
-                .await?;
+            let mut series = Series { symbol: Arc::clone(symbol), ..Series::default() };
+            for p in samples::stored(&self.db, symbol, start - self.length, end).await? {
+                if p.at <= start {
+                    series.before.extend(p.mid.map(|mid| (p.at, mid)));
+                    continue;
+                }
+                series.signals.push((p.at, p.signals));
+                if let Some(mid) = p.mid {
+                    series.times.push(p.at);
+                    series.prices.push(mid);
+                    series.weights.push(p.weight());
+                    series.volumes.push([p.bid_volume, p.ask_volume]);
+                }
+            }
             if !enough_points(&series.times, start, self.length) {
                 return Ok(None);
             }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::State;
-use crate::schedule::{Cron, next_due};
+use crate::schedule::next_due;
 use crate::trigger::Trigger;
 use crate::units::{Millis, Time};
 use crate::worker::Definition;
@@ -88,7 +88,7 @@ pub fn stale_after(definition: &Definition) -> Option<Millis> {
     definition.stale_after.or_else(|| {
         let rhythm = match &definition.trigger {
             Trigger::Every { period, .. } => *period * 3,
-            Trigger::Cron(cron) => longest_pause(cron)?,
+            Trigger::Cron(cron) => cron.longest_pause()?,
             Trigger::Window(spec) => spec.length * 2 + spec.settle,
             Trigger::On { .. } | Trigger::Queue { .. } | Trigger::Stream | Trigger::Manual => {
                 return None;
@@ -98,19 +98,7 @@ pub fn stale_after(definition: &Definition) -> Option<Millis> {
     })
 }
 
-/// The longest time between neighbouring due instants within a year.
-fn longest_pause(cron: &Cron) -> Option<Millis> {
-    // 2026-01-01. A pause of an hour or more holds a full hour, one of a day a midnight; shorter
-    // ones repeat within the first few hundred instants.
-    let origin = Time(1_767_225_600_000);
-    let pause_at = |t: Time| Some(cron.next_after(t)?.since(cron.last_until(t)?));
-    let near = std::iter::successors(cron.next_after(origin), |t| cron.next_after(*t)).take(200);
-    let hours = (0..24 * 35).map(|h| origin + Millis::from_hours(h));
-    let days = (0..366).map(|d| origin + Millis::from_days(d));
-    near.chain(hours).chain(days).filter_map(pause_at).max()
-}
-
-/// How fresh a worker is at `now`. `started_at` is when it first had the chance to succeed.
+/// How fresh a worker is at `now`. `started_at` is since when it has had the chance to succeed.
 #[must_use]
 pub fn freshness(
     definition: &Definition,
@@ -119,15 +107,17 @@ pub fn freshness(
     now: Time,
 ) -> Freshness {
     let Some(limit) = stale_after(definition) else { return Freshness::Unknown };
-    let Some(reference) = last_success.or(started_at) else { return Freshness::Unknown };
+    // A worker that has just started again has had no chance to succeed since.
+    let Some(reference) = last_success.max(started_at) else { return Freshness::Unknown };
     let since = reference + limit;
     if now > since {
         return Freshness::Stale { since };
     }
     let Some(success) = last_success else { return Freshness::Unknown };
+    let begun = Some(success).max(started_at).unwrap_or(success);
     let due = match &definition.trigger {
-        Trigger::Window(spec) => Some(success.ceil(spec.length) + spec.length + spec.settle),
-        trigger => next_due(trigger, success),
+        Trigger::Window(spec) => Some(begun.ceil(spec.length) + spec.length + spec.settle),
+        trigger => next_due(trigger, begun),
     };
     let expected = due.map(|d| d + definition.jitter + definition.hard_timeout);
     match expected.filter(|e| now > *e) {
@@ -161,6 +151,7 @@ pub fn health(state: State, consecutive_errors: i64, freshness: Freshness) -> He
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schedule::Cron;
 
     fn cron(expression: &str, zone: &str) -> Definition {
         let trigger = Trigger::Cron(Cron::parse(expression, zone).unwrap());

@@ -59,6 +59,8 @@ pub enum Gate {
         /// Its state.
         state: lifecycle::State,
     },
+    /// No node runs, so nothing does.
+    NoNode,
     /// It is on its way to running or stopping.
     NotRunning {
         /// Its state.
@@ -225,6 +227,7 @@ impl Gate {
             Self::RestartBackoff { .. } => "restart_backoff",
             Self::Storm { .. } => "storm",
             Self::Dependency { .. } => "dependency",
+            Self::NoNode => "no_node",
             Self::NotRunning { .. } => "not_running",
             Self::Condition { .. } => "condition",
             Self::StillRunning { .. } => "still_running",
@@ -262,6 +265,9 @@ impl Gate {
             Self::Condition { until: Some(until), .. } => at(*until),
             Self::Condition { name, until: None, .. } => when(format!("{name} recovers")),
             Self::Dependency { worker, .. } => when(format!("{worker} runs")),
+            Self::NotRunning { state: lifecycle::State::Stopped } => {
+                operator("start it with `watchbell worker start`".to_owned())
+            }
             Self::NotRunning { state } => when(format!("it is no longer {state}")),
             Self::StillRunning { cycle, .. } => when(format!("cycle {cycle} ends")),
             Self::LeaseHeld { owner, until } => {
@@ -288,9 +294,10 @@ impl Gate {
             Self::Desired { .. } => operator("start it".to_owned()),
             Self::GaveUp { .. } => operator("fix the cause, then restart it".to_owned()),
             Self::ScopeEmpty { .. } => operator("enable what it should cover".to_owned()),
-            Self::Exhausted { .. } => {
-                operator("fix the cause, then ask for another attempt".to_owned())
-            }
+            Self::Exhausted { .. } => operator(
+                "fix the cause, then ask for it anew (backfill with --recompute)".to_owned(),
+            ),
+            Self::NoNode => operator("start one with `watchbell up`".to_owned()),
             Self::OnCommand => operator("run it".to_owned()),
         }
     }
@@ -341,6 +348,11 @@ impl fmt::Display for Gate {
             }
             Self::Dependency { worker, state } => {
                 write!(f, "it needs {worker}, which is {state}")
+            }
+            Self::NoNode => f.write_str("no node runs"),
+            // Only the profile keeps a worker stopped that nobody has stopped.
+            Self::NotRunning { state: lifecycle::State::Stopped } => {
+                f.write_str("the profile of this node leaves it out")
             }
             Self::NotRunning { state } => write!(f, "it is {state}"),
             Self::Condition { name, detail, until } => {
@@ -427,6 +439,7 @@ mod tests {
             Gate::RestartBackoff { until: t },
             Gate::Storm { until: t },
             Gate::Dependency { worker, state: lifecycle::State::Failed },
+            Gate::NoNode,
             Gate::NotRunning { state: lifecycle::State::Initializing },
             Gate::Condition { name: "venue:x".into(), detail: "banned".into(), until: Some(t) },
             Gate::StillRunning { cycle: CycleId(4), since: t },
@@ -468,6 +481,7 @@ mod tests {
             "it failed, and starts again at @; clears at @",
             "many workers failed at once, so restarts wait until @; clears at @",
             "it needs market-sync, which is FAILED; clears when market-sync runs",
+            "no node runs; to clear it: start one with `watchbell up`",
             "it is INITIALIZING; clears when it is no longer INITIALIZING",
             "venue:x is not well: banned (until @); clears at @",
             "its cycle 4 has been running since @; clears when cycle 4 ends",
@@ -489,11 +503,12 @@ mod tests {
             "m30 has no input yet, so its first window is not known; clears when its first input \
              is stored",
             "attempt 2 did not finish, and the next is at @: no answer; clears at @",
-            "all 5 attempts were used; to clear it: fix the cause, then ask for another attempt",
+            "all 5 attempts were used; to clear it: fix the cause, then ask for it anew (backfill with --recompute)",
             "no a or b job is queued; clears when a job is enqueued",
             "no window.* event is new; clears when such an event is emitted",
             "it runs only when an operator says so; to clear it: run it",
         ];
+        assert_eq!(lines.len(), expected.len());
         for (line, expected) in lines.iter().zip(expected) {
             assert_eq!(*line, expected.replace('@', minute));
         }

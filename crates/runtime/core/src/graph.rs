@@ -3,7 +3,8 @@
 //! A worker starts after those that it needs and stops before them. Among workers that do not need
 //! each other, the order of declaration decides, so the same definitions always give the same order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use crate::units::WorkerName;
 use crate::worker::Definition;
@@ -104,62 +105,114 @@ pub fn order(
         .filter(|(_, n)| !n.soft && !included.contains(&n.worker))
         .map(|(d, n)| (d.name.clone(), n.worker.clone()))
         .collect();
-    let mut walk = Walk { chosen: &chosen, done: BTreeSet::new(), start: Vec::new() };
-    walk.refuse_circle()?;
-    while let Some(d) = walk.next() {
-        walk.done.insert(&d.name);
-        walk.start.push(d.name.clone());
-    }
-    Ok(Order { start: walk.start, softened })
+    Ok(Order { start: Walk::new(&chosen).run()?, softened })
 }
 
+/// Kahn's algorithm over the chosen workers, each known by its position among them.
 struct Walk<'a> {
     chosen: &'a [&'a Definition],
-    done: BTreeSet<&'a WorkerName>,
-    start: Vec<WorkerName>,
+    at: BTreeMap<&'a WorkerName, usize>,
+    started: Vec<bool>,
+    /// Of each worker, how many of its dependencies have not started.
+    open: Vec<Open>,
+    /// Of each worker, who depends on it, once for each time that it is named.
+    needed_by: Vec<Vec<Edge>>,
+    /// Workers without an open dependency. Those that have started meanwhile are passed over.
+    ready: Earliest,
+    /// Workers without an open hard dependency, likewise.
+    startable: Earliest,
 }
 
+/// Dependencies of one worker that have not started.
+#[derive(Clone, Copy, Default)]
+struct Open {
+    hard: usize,
+    soft: usize,
+}
+
+/// A dependency, seen from the worker that is needed.
+#[derive(Clone, Copy)]
+struct Edge {
+    by: usize,
+    soft: bool,
+}
+
+/// Positions of which the lowest comes first.
+type Earliest = BinaryHeap<Reverse<usize>>;
+
 impl<'a> Walk<'a> {
-    fn get(&self, name: &WorkerName) -> Option<&'a Definition> {
-        self.chosen.iter().copied().find(|d| d.name == *name)
+    fn new(chosen: &'a [&'a Definition]) -> Self {
+        let n = chosen.len();
+        let at: BTreeMap<_, _> = chosen.iter().enumerate().map(|(i, d)| (&d.name, i)).collect();
+        let (mut open, mut needed_by) = (vec![Open::default(); n], vec![Vec::new(); n]);
+        for (by, d) in chosen.iter().enumerate() {
+            for need in &d.needs {
+                let Some(needed) = at.get(&need.worker) else { continue };
+                needed_by[*needed].push(Edge { by, soft: need.soft });
+                let count = if need.soft { &mut open[by].soft } else { &mut open[by].hard };
+                *count += 1;
+            }
+        }
+        let where_open = |test: fn(&Open) -> bool| {
+            open.iter().enumerate().filter(|(_, o)| test(o)).map(|(i, _)| Reverse(i)).collect()
+        };
+        let ready = where_open(|o| o.hard + o.soft == 0);
+        let startable = where_open(|o| o.hard == 0);
+        Self { chosen, at, started: vec![false; n], open, needed_by, ready, startable }
+    }
+
+    fn run(mut self) -> Result<Vec<WorkerName>, GraphError> {
+        let mut start = Vec::with_capacity(self.chosen.len());
+        while let Some(i) = self.next() {
+            self.started[i] = true;
+            start.push(self.chosen[i].name.clone());
+            for Edge { by, soft } in std::mem::take(&mut self.needed_by[i]) {
+                let open = &mut self.open[by];
+                *(if soft { &mut open.soft } else { &mut open.hard }) -= 1;
+                if open.hard + open.soft == 0 {
+                    self.ready.push(Reverse(by));
+                } else if open.hard == 0 && !soft {
+                    self.startable.push(Reverse(by));
+                }
+            }
+        }
+        match self.started.iter().position(|started| !started) {
+            None => Ok(start),
+            Some(first) => Err(GraphError::Circle(self.circle(first))),
+        }
     }
 
     /// The first declared worker whose needs are started; failing that, the first whose hard needs
     /// are, which opens a circle through a soft dependency.
-    fn next(&self) -> Option<&'a Definition> {
-        let waits = |d: &Definition, soft: bool| {
-            d.needs.iter().any(|n| {
-                (soft || !n.soft) && self.get(&n.worker).is_some() && !self.done.contains(&n.worker)
-            })
+    fn next(&mut self) -> Option<usize> {
+        let Self { ready, startable, started, .. } = self;
+        let earliest = |heap: &mut Earliest| loop {
+            match heap.pop() {
+                Some(Reverse(i)) if started[i] => {}
+                other => return other.map(|Reverse(i)| i),
+            }
         };
-        let open = || self.chosen.iter().copied().filter(|d| !self.done.contains(&d.name));
-        open().find(|d| !waits(d, true)).or_else(|| open().find(|d| !waits(d, false)))
+        earliest(ready).or_else(|| earliest(startable))
     }
 
-    /// Follows hard dependencies from each worker; one that is met again closes a circle.
-    fn refuse_circle(&self) -> Result<(), GraphError> {
-        let mut cleared: BTreeSet<&WorkerName> = BTreeSet::new();
-        for root in self.chosen {
-            // The path from the root, each with the number of its needs that were followed.
-            let mut trail: Vec<(&Definition, usize)> = vec![(root, 0)];
-            while let Some((d, followed)) = trail.last_mut() {
-                let Some(need) = d.needs.get(*followed) else {
-                    cleared.insert(&d.name);
-                    trail.pop();
-                    continue;
-                };
-                *followed += 1;
-                let Some(needed) = self.get(&need.worker).filter(|_| !need.soft) else { continue };
-                if let Some(i) = trail.iter().position(|(d, _)| d.name == needed.name) {
-                    let names = trail[i..].iter().map(|(d, _)| d.name.clone());
-                    return Err(GraphError::Circle(names.chain([needed.name.clone()]).collect()));
-                }
-                if !cleared.contains(&needed.name) {
-                    trail.push((needed, 0));
-                }
+    /// The circle that is met from `worker`, one of those that could not start. Each of them has a
+    /// hard need that could not start either, so the path never ends before it meets itself.
+    fn circle(&self, worker: usize) -> Vec<WorkerName> {
+        let stuck = |i: usize| {
+            let hard = self.chosen[i].needs.iter().filter(|n| !n.soft);
+            hard.filter_map(|n| self.at.get(&n.worker).copied()).find(|n| !self.started[*n])
+        };
+        let mut place = vec![None; self.chosen.len()];
+        let mut path = Vec::new();
+        let mut next = Some(worker);
+        while let Some(i) = next {
+            path.push(self.chosen[i].name.clone());
+            if let Some(from) = place[i].replace(path.len() - 1) {
+                return path.split_off(from);
             }
+            next = stuck(i);
         }
-        Ok(())
+        path
     }
 }
 
@@ -290,7 +343,75 @@ mod tests {
         assert_eq!(nearest("x", ["UTC"]), None);
     }
 
+    /// The same order by the rule itself: looks at every worker for each that starts, and for
+    /// circles from each worker before.
+    fn plain_order(definitions: &[Definition]) -> Result<Vec<WorkerName>, GraphError> {
+        let get = |name: &WorkerName| definitions.iter().find(|d| d.name == *name);
+        let mut cleared = BTreeSet::new();
+        for root in definitions {
+            // The path from the root, each with the number of its needs that were followed.
+            let mut trail = vec![(root, 0)];
+            while let Some((d, followed)) = trail.last_mut() {
+                let Some(need) = d.needs.get(*followed) else {
+                    cleared.insert(&d.name);
+                    trail.pop();
+                    continue;
+                };
+                *followed += 1;
+                let Some(needed) = get(&need.worker).filter(|_| !need.soft) else { continue };
+                if let Some(i) = trail.iter().position(|(d, _)| d.name == needed.name) {
+                    let names = trail[i..].iter().map(|(d, _)| d.name.clone());
+                    return Err(GraphError::Circle(names.chain([needed.name.clone()]).collect()));
+                }
+                if !cleared.contains(&needed.name) {
+                    trail.push((needed, 0));
+                }
+            }
+        }
+        let mut start: Vec<WorkerName> = Vec::new();
+        loop {
+            let waits = |d: &Definition, soft: bool| {
+                d.needs.iter().any(|n| {
+                    (soft || !n.soft) && get(&n.worker).is_some() && !start.contains(&n.worker)
+                })
+            };
+            let open = || definitions.iter().filter(|d| !start.contains(&d.name));
+            match open().find(|d| !waits(d, true)).or_else(|| open().find(|d| !waits(d, false))) {
+                Some(next) => start.push(next.name.clone()),
+                None => return Ok(start),
+            }
+        }
+    }
+
     proptest! {
+        /// Any graph at all: circles, needs of oneself, the same need twice, workers left out.
+        #[test]
+        fn the_order_is_that_of_the_rule(
+            needs in prop::collection::vec(
+                prop::collection::vec((0_usize..10, prop::bool::weighted(0.6)), 0..3), 1..10),
+            included in prop::collection::vec(prop::bool::weighted(0.8), 10),
+        ) {
+            let n = needs.len();
+            let name = |i: usize| WorkerName::from(format!("w{i}"));
+            let definitions: Vec<_> = needs.iter().enumerate().map(|(i, needs)| {
+                needs.iter().filter(|(need, _)| *need < n).fold(
+                    Definition::new(name(i), Trigger::Manual),
+                    |d, (need, soft)| {
+                        if *soft { d.after(name(*need)) } else { d.needs(name(*need)) }
+                    },
+                )
+            }).collect();
+            let chosen: Vec<Definition> = definitions
+                .iter()
+                .zip(&included)
+                .filter(|(_, included)| **included)
+                .map(|(d, _)| d.clone())
+                .collect();
+            let included = chosen.iter().map(|d| d.name.clone()).collect();
+            let found = order(&definitions, &included).map(|order| order.start);
+            prop_assert_eq!(found, plain_order(&chosen));
+        }
+
         /// Needs point only to workers of a lower number, so there is always an order.
         #[test]
         fn each_worker_starts_once_and_after_its_needs(

@@ -178,6 +178,9 @@ pub struct WorkerRecord {
     pub blocked_since: Option<Time>,
     /// Failures that the restart policy remembers.
     pub restarts: serde_json::Value,
+    /// When it was registered for the first time: from then on, no due instant is lost. `None`
+    /// while no node has run it.
+    pub registered_at: Option<Time>,
 }
 
 /// A change of a worker's observed state: a row, an event `worker.state`, and the heartbeat.

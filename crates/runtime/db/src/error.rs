@@ -210,7 +210,7 @@ pub enum DbError {
         detail: String,
     },
     /// The target of a backup exists.
-    #[error("{path} exists: choose another name, or ask to overwrite it")]
+    #[error("{path} exists: choose another name, or remove it first")]
     Exists {
         /// The target.
         path: PathBuf,

@@ -3,14 +3,14 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use watchbell_clock::Clock;
-use watchbell_core::port::{Grant, Publication, Store, StoreError};
-use watchbell_core::{BoxFuture, Commit, Host, SessionId, Time, WorkerName};
+use watchbell_core::port::{Grant, Publication, StoreError};
+use watchbell_core::{BoxFuture, Cause, Commit, CycleId, Host, Time, Token, WorkerName};
 
-use crate::artifacts::Artifacts;
+use crate::cycle::Runner;
 use crate::effects::Effects;
 
 /// The engine's side of a running cycle: ask it to stop, see how far it is, know its claim.
@@ -19,7 +19,8 @@ pub struct Signals {
     cancelled: AtomicBool,
     wake: Notify,
     progress: Mutex<Option<(f64, String)>>,
-    grant: Mutex<Option<Grant>>,
+    grant: OnceLock<Grant>,
+    ending: AtomicBool,
 }
 
 impl Signals {
@@ -57,12 +58,23 @@ impl Signals {
 
     /// The claim under which the cycle runs, once it has one.
     #[must_use]
-    pub fn grant(&self) -> Option<Grant> {
-        lock(&self.grant).clone()
+    pub fn grant(&self) -> Option<&Grant> {
+        self.grant.get()
     }
 
-    pub(crate) fn granted(&self, grant: Grant) {
-        *lock(&self.grant) = Some(grant);
+    /// Notes the claim, without its input: that belongs to the cycle.
+    pub(crate) fn granted(&self, grant: Grant) -> &Grant {
+        self.grant.get_or_init(|| grant)
+    }
+
+    /// Says that the cycle is about to publish its end, which gives its lease back.
+    pub(crate) fn end(&self) {
+        self.ending.store(true, Ordering::Release);
+    }
+
+    /// Whether its end is being published: it may have no lease any more, and need none.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
     }
 }
 
@@ -72,19 +84,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The host of a claimed cycle.
 pub(crate) struct CycleHost {
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) clock: Clock,
-    pub(crate) artifacts: Artifacts,
+    pub(crate) runner: Arc<Runner>,
     pub(crate) signals: Arc<Signals>,
-    pub(crate) session: SessionId,
     pub(crate) worker: WorkerName,
-    pub(crate) grant: Grant,
-    pub(crate) effects: mpsc::UnboundedSender<Effects>,
+    pub(crate) token: Token,
+    pub(crate) cycle: CycleId,
+    pub(crate) cause: Cause,
 }
 
 impl Host for CycleHost {
     fn now(&self) -> Time {
-        self.clock.now()
+        self.runner.clock.now()
     }
 
     fn cancelled(&self) -> bool {
@@ -102,28 +112,29 @@ impl Host for CycleHost {
     fn step(&self, commit: Commit) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let effects = Effects::of(&commit);
-            self.store
+            self.runner
+                .store
                 .publish(Publication {
                     worker: self.worker.clone(),
-                    session: self.session.clone(),
-                    token: self.grant.token,
-                    cycle: self.grant.cycle,
-                    cause: self.grant.cause.clone(),
-                    now: self.clock.now(),
+                    session: self.runner.session.clone(),
+                    token: self.token,
+                    cycle: self.cycle,
+                    cause: self.cause.clone(),
+                    now: self.runner.clock.now(),
                     commit,
                     end: None,
                 })
                 .await?;
             if !effects.is_empty() {
                 // A closed channel means that the supervisor is gone: nobody is left to wake.
-                drop(self.effects.send(effects));
+                drop(self.runner.effects.send(effects));
             }
             Ok(())
         })
     }
 
     fn stage(&self) -> io::Result<PathBuf> {
-        self.artifacts.stage()
+        self.runner.artifacts.stage()
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use watchbell_clock::Clock;
 use watchbell_core::gate::Gate;
@@ -18,7 +18,7 @@ use watchbell_core::{
 };
 
 use crate::artifacts::{Artifacts, Reconciled};
-use crate::cycle::{Intent, Rehearsal, Report, Runner, Unit};
+use crate::cycle::{Intent, Rehearsal, Report, Runner, STANDING_CLAIMS, Unit};
 use crate::recorder::Recorder;
 use crate::slot::Slot;
 use crate::supervisor::{Message, Supervisor};
@@ -142,7 +142,7 @@ pub struct RunningView {
 pub struct Node {
     outbox: mpsc::UnboundedSender<Message>,
     supervisor: JoinHandle<()>,
-    runner: Runner,
+    runner: Arc<Runner>,
     units: Arc<BTreeMap<WorkerName, Arc<Unit>>>,
     /// What dead sessions had left.
     pub recovered: Recovered,
@@ -193,6 +193,7 @@ impl Node {
             .map_err(|source| StartError::Artifacts { path: options.artifacts.clone(), source })?;
         let registrations: Vec<Registration> = defs.iter().map(registration).collect();
         let records = store.register(&registrations, now).await?;
+        drop(registrations);
         let conditions = store
             .conditions()
             .await?
@@ -202,14 +203,15 @@ impl Node {
 
         let (outbox, inbox) = mpsc::unbounded_channel();
         let (effects_tx, effects) = mpsc::unbounded_channel();
-        let runner = Runner {
+        let runner = Arc::new(Runner {
             store: Arc::clone(&store),
             clock: clock.clone(),
             session: id,
             lease_ttl: options.lease_ttl,
             artifacts,
             effects: effects_tx,
-        };
+            turns: Semaphore::new(STANDING_CLAIMS),
+        });
         let index: BTreeMap<WorkerName, usize> =
             defs.iter().enumerate().map(|(i, d)| (d.name.clone(), i)).collect();
         let mut slots = Vec::with_capacity(workers.len());
@@ -234,7 +236,7 @@ impl Node {
         let order_indices =
             full_order.start.iter().filter_map(|name| index.get(name).copied()).collect();
         let supervisor = Supervisor::new(
-            runner.clone(),
+            Arc::clone(&runner),
             options,
             Recorder::start(store, clock),
             inbox,
@@ -260,7 +262,7 @@ impl Node {
     pub fn handle(&self) -> Handle {
         Handle {
             outbox: self.outbox.clone(),
-            runner: self.runner.clone(),
+            runner: Arc::clone(&self.runner),
             units: Arc::clone(&self.units),
         }
     }
@@ -283,7 +285,7 @@ impl Node {
 #[derive(Clone)]
 pub struct Handle {
     outbox: mpsc::UnboundedSender<Message>,
-    runner: Runner,
+    runner: Arc<Runner>,
     units: Arc<BTreeMap<WorkerName, Arc<Unit>>>,
 }
 
@@ -365,14 +367,15 @@ pub async fn run_once(
     store.open_session(session.clone()).await?;
     store.register(&[registration(&unit.def)], clock.now()).await?;
     let (effects, _unheard) = mpsc::unbounded_channel();
-    let runner = Runner {
+    let runner = Arc::new(Runner {
         store: Arc::clone(&store),
         clock: clock.clone(),
         session: session.id.clone(),
         lease_ttl: options.lease_ttl,
         artifacts: Artifacts::new(&options.artifacts),
         effects,
-    };
+        turns: Semaphore::new(STANDING_CLAIMS),
+    });
     let intent = window.map_or(Intent::Manual, |start| Intent::Window { start });
     let report = runner.attempt(unit, intent, Arc::default()).await;
     store.close_session(&session.id, "run once", clock.now()).await?;
@@ -398,6 +401,7 @@ pub async fn rehearse_once(
         lease_ttl: options.lease_ttl,
         artifacts: Artifacts::new(&options.artifacts),
         effects,
+        turns: Semaphore::new(STANDING_CLAIMS),
     };
     runner.rehearse(unit, window).await
 }

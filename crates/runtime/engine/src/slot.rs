@@ -45,6 +45,8 @@ pub(crate) struct Slot {
     following: Option<Time>,
     /// Newest due instant that was taken up.
     pub(crate) last_due: Option<Time>,
+    /// When the worker became known: its first due instant lies after that.
+    registered_at: Time,
     /// Due instants to run, oldest first.
     backlog: VecDeque<Time>,
     /// Due instants to record as passed with the next claim.
@@ -56,6 +58,8 @@ pub(crate) struct Slot {
     /// The store refused or failed: nothing starts before this instant.
     pub(crate) held_until: Option<Time>,
     pub(crate) gate: Option<Gate>,
+    /// Cycles that failed since one succeeded, or claims since one was answered.
+    pub(crate) failures: u32,
     pub(crate) restarts: History,
     pub(crate) retry_at: Option<Time>,
     /// Until then there is nothing to compute, whatever inputs come: its next window is not over.
@@ -85,12 +89,14 @@ impl Slot {
             upcoming: None,
             following: None,
             last_due: record.last_due,
+            registered_at: record.registered_at.unwrap_or(now),
             backlog: VecDeque::new(),
             passed: Vec::new(),
             poked: false,
             wake_at: None,
             held_until: None,
             gate: record.blocked.clone(),
+            failures: 0,
             restarts: serde_json::from_value(record.restarts.clone()).unwrap_or_default(),
             retry_at: None,
             idle_until: None,
@@ -127,6 +133,8 @@ impl Slot {
             (Trigger::Every { period, .. }, Some(_)) if def.ledger == Ledger::Quiet => {
                 Some(now - *period)
             }
+            // Nothing in the ledger yet: a node that was down over the first due instant owes it.
+            (_, None) if def.ledger == Ledger::Full => Some(self.registered_at),
             (_, last) => last,
         };
         let plan = schedule::plan(&def.trigger, def.missed, first, now);
@@ -334,6 +342,7 @@ mod tests {
             blocked: None,
             blocked_since: None,
             restarts: serde_json::Value::Null,
+            registered_at: Some(Time(0)),
         };
         let unit = Arc::new(Unit::new(def.clone(), Arc::new(Noop(def))));
         let mut slot = Slot::new(unit, &record, true, Time(0));

@@ -92,16 +92,14 @@ async fn upcoming(
     unit: &Unit,
     spec: &WindowSpec,
 ) -> Result<Option<Next>, Fault> {
-    let Some(origin) = first(unit, Time::EPOCH).await? else { return Ok(None) };
-    let frontier = store.frontier(&spec.series, origin, Time::FAR_FUTURE).await?;
-    Ok(Some(match (frontier.unfinished, frontier.last) {
-        (Some(known), _) => Next::Known(Box::new(known)),
-        (None, Some(last)) => {
-            let after = last + spec.length;
-            Next::New(first(unit, after).await?.unwrap_or(after))
-        }
-        (None, None) => Next::New(origin),
-    }))
+    let frontier = store.frontier(&spec.series, Time::EPOCH, Time::FAR_FUTURE).await?;
+    if let Some(known) = frontier.unfinished {
+        return Ok(Some(Next::Known(Box::new(known))));
+    }
+    Ok(match frontier.last.map(|last| last + spec.length) {
+        Some(after) => Some(Next::New(first(unit, after).await?.unwrap_or(after))),
+        None => first(unit, Time::EPOCH).await?.map(Next::New),
+    })
 }
 
 /// One window by name. A new one must be the next of its series or older: the series goes on after

@@ -127,8 +127,8 @@ pub(crate) fn take_back(now: Time, why: &str) -> [Statement; 4] {
                 and not exists (select 1 from ops.workers w where w.name = c.worker
                     and w.lease_token = c.token and w.lease_owner = c.session
                     and w.lease_expires_at > $1)
-                and not exists (select 1 from ops.jobs j where j.state = 'running'
-                    and j.cycle = c.id and j.lease_expires_at > $1)",
+                and c.id not in (select j.cycle from ops.jobs j where j.state = 'running'
+                    and j.cycle is not null and j.lease_expires_at > $1)",
             values![now, why],
         ),
         Statement::new(

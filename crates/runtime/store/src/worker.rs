@@ -1,5 +1,7 @@
 //! The heartbeat rows: registration, desired and observed state, gates.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 use watchbell_core::gate::Gate;
 use watchbell_core::lifecycle::{Desired, State};
@@ -32,8 +34,7 @@ pub(crate) async fn register(
                 else ops.workers.state end,
             state_reason = case when excluded.state = 'UNAVAILABLE' then excluded.state_reason
                 when ops.workers.state = 'UNAVAILABLE' then null
-                else ops.workers.state_reason end,
-            registered_at = excluded.registered_at",
+                else ops.workers.state_reason end",
         6,
         rows.collect(),
     )];
@@ -51,14 +52,9 @@ pub(crate) async fn register(
         off.iter().flat_map(|w| values![&w.name]).collect(),
     ));
     apply(db, list).await?;
-    let mut stored = self::list(db).await?;
-    workers
-        .iter()
-        .map(|w| {
-            let at = stored.iter().position(|s| s.name == w.name);
-            at.map(|at| stored.swap_remove(at)).ok_or_else(|| missing(&w.name))
-        })
-        .collect()
+    let stored = self::list(db).await?.into_iter().map(|record| (record.name.clone(), record));
+    let mut stored: BTreeMap<WorkerName, WorkerRecord> = stored.collect();
+    workers.iter().map(|w| stored.remove(&w.name).ok_or_else(|| missing(&w.name))).collect()
 }
 
 pub(crate) fn missing(worker: &WorkerName) -> StoreError {
@@ -78,7 +74,7 @@ const COLUMNS: &str = "select name, description, trigger_text, state, desired, d
     desired_at, state_since, state_reason, last_started_at, last_completed_at, last_success_at,
     last_error_at, last_error, latency, consecutive_errors, total_runs, total_errors, summary,
     stale_after, next_due, last_due, lease_owner, lease_token, lease_expires_at, blocked,
-    blocked_since, restarts
+    blocked_since, restarts, registered_at
     from ops.workers order by name";
 
 pub(crate) async fn list(db: &Database) -> Result<Vec<WorkerRecord>> {
@@ -117,6 +113,7 @@ fn read(r: Reader<'_>) -> std::result::Result<WorkerRecord, ReadError> {
         blocked: r.opt_doc(25, "gate")?,
         blocked_since: row.opt_time(26)?,
         restarts: r.json_or_null(27)?,
+        registered_at: Some(row.time(28)?),
     })
 }
 

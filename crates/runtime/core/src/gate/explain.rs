@@ -139,6 +139,8 @@ impl fmt::Display for Explanation {
 pub struct WorkerFacts<'a> {
     /// Its definition.
     pub definition: &'a Definition,
+    /// Whether a node runs. Without one, states are as the last node left them.
+    pub node: bool,
     /// What it is doing.
     pub state: lifecycle::State,
     /// What an operator asked for.
@@ -221,10 +223,12 @@ fn start_gates(facts: &WorkerFacts<'_>, now: Time) -> Vec<Gate> {
     use lifecycle::State as S;
     let mut gates = Vec::new();
     match facts.state {
-        S::Running | S::Unavailable => {}
+        S::Unavailable => {}
         S::Failed if facts.restart_at.is_none() => {
             gates.push(Gate::GaveUp { since: facts.state_since, error: facts.error.clone() });
         }
+        _ if !facts.node => gates.push(Gate::NoNode),
+        S::Running => {}
         S::Failed | S::Restarting => {
             gates.extend(
                 facts.restart_at.filter(|t| *t > now).map(|until| Gate::RestartBackoff { until }),
@@ -369,6 +373,7 @@ mod tests {
     fn facts(definition: &Definition) -> WorkerFacts<'_> {
         WorkerFacts {
             definition,
+            node: true,
             state: lifecycle::State::Running,
             desired: Desired::Running,
             desired_by: None,
@@ -416,6 +421,19 @@ mod tests {
             };
             assert_eq!(kinds(&f), expected, "{state}");
         }
+        for (state, expected) in [
+            (S::Stopped, "no_node"),
+            (S::Running, "no_node"),
+            (S::Restarting, "no_node"),
+            (S::Failed, "gave_up"),
+            (S::Unavailable, "unavailable"),
+        ] {
+            let needs = vec![("b".into(), S::Stopped)];
+            let f = WorkerFacts { node: false, state, needs, ..facts(&definition) };
+            assert_eq!(kinds(&f), expected, "{state}");
+        }
+        let wish = WorkerFacts { node: false, desired: Desired::Paused, ..facts(&definition) };
+        assert_eq!(kinds(&wish), "desired");
         let busy = WorkerFacts {
             desired: Desired::Paused,
             running: Some((CycleId(1), Time(0))),

@@ -4,14 +4,14 @@
 //! plain arithmetic; at the cuts the two rules of the [parent module](super) apply.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 
 use super::wall::{DAY, Wall};
 use crate::graph::nearest;
-use crate::units::Time;
+use crate::units::{Millis, Time};
 
 /// A cron expression in a time zone. See the [module](super) for the rules.
 ///
@@ -37,6 +37,8 @@ pub struct Cron {
     zone: TimeZone,
     zone_name: Arc<str>,
     wall: Arc<Wall>,
+    /// Its [`Cron::longest_pause`], once somebody has asked.
+    pause: Arc<OnceLock<Option<Millis>>>,
 }
 
 impl Cron {
@@ -53,10 +55,11 @@ impl Cron {
         })?;
         let zone_name = Arc::from(zone.iana_name().unwrap_or(name));
         let wall = Arc::new(Wall::parse(expression)?);
-        let cron = Self { expression: Arc::from(expression.trim()), zone, zone_name, wall };
+        let expression = Arc::from(expression.trim());
+        let cron = Self { expression, zone, zone_name, wall, pause: Arc::default() };
         // 2000-01-01: any expression that fires at all does so within a leap cycle of it.
         if cron.next_after(Time(946_684_800_000)).is_none() {
-            return Err(CronError::Never { expression: expression.trim().to_owned() });
+            return Err(CronError::Never { expression: cron.expression.to_string() });
         }
         Ok(cron)
     }
@@ -145,6 +148,46 @@ impl Cron {
             second = piece.end;
         }
         count
+    }
+
+    /// The longest time between neighbouring due instants in a year. It is found once, and clones
+    /// share it.
+    #[must_use]
+    pub fn longest_pause(&self) -> Option<Millis> {
+        *self.pause.get_or_init(|| self.find_longest_pause())
+    }
+
+    fn find_longest_pause(&self) -> Option<Millis> {
+        let mut longest = Millis::ZERO;
+        // A pause that is longer than `step` and than the longest so far holds the instant which lies
+        // that far behind the end of the pause before it, or a later one that is looked at: no such
+        // pause in the span is passed over.
+        let mut look = |from: Time, span: Millis, step: Millis| {
+            let mut at = from;
+            while at < from + span {
+                let (start, end) = (self.last_until(at)?, self.next_after(at)?);
+                longest = longest.max(end.since(start));
+                at = end + step.max(longest);
+            }
+            Some(())
+        };
+        let (minute, hour, day) =
+            (Millis::from_mins(1), Millis::from_hours(1), Millis::from_days(1));
+        // All days that match have the same times, so two of them show the pauses within a day.
+        look(YEAR, minute * 2, Millis::from_secs(1))?;
+        look(YEAR, hour * 2, minute)?;
+        look(YEAR, day * 2, hour)?;
+        // Days on which clocks change have other pauses.
+        let end = YEAR + day * 366;
+        let mut change = self.piece(YEAR.0 / 1_000)?.end;
+        while change < end.0 / 1_000 {
+            look(Time(change * 1_000) - day, day * 2, hour)?;
+            change = self.piece(change)?.end;
+        }
+        if !self.wall.daily {
+            look(YEAR, day * 366, day)?;
+        }
+        Some(longest)
     }
 
     /// The stretch of constant offset that holds `second` (since the epoch).
@@ -269,6 +312,8 @@ fn zone_hint(name: &str, known: &[String]) -> String {
         .map_or_else(String::new, |z| format!("; did you mean {z}?"))
 }
 
+/// 2026-01-01: where the year begins whose pauses are looked at.
+const YEAR: Time = Time(1_767_225_600_000);
 /// How far a search goes: more than the eight years between two leap days around 2100.
 const HORIZON: i64 = 12 * 366 * DAY;
 /// The bounds of the calendar, with room for an offset.

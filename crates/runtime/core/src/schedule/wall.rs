@@ -19,7 +19,7 @@ pub(super) struct Wall {
     /// Months and days, with the calendar rules for `L`, `W` and `#`.
     days: CronPattern,
     /// Whether months and days are unrestricted.
-    daily: bool,
+    pub(super) daily: bool,
     /// Whether it names fixed times.
     pub(super) fixed: bool,
 }

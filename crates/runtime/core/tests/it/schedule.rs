@@ -142,6 +142,37 @@ fn daylight_saving_time() {
 }
 
 #[test]
+fn the_longest_pause_is_that_of_the_whole_year() {
+    let start = at("2026-01-01T00:00:00Z");
+    let end = start + Millis::from_days(366);
+    for (expression, zone) in [
+        ("*/20 * * * *", "UTC"),
+        ("7,9 * * * *", "Asia/Kolkata"),
+        ("*/5 9-16 * * 1-5", "America/New_York"),
+        ("30 2 * * *", "Europe/Berlin"),
+        ("30 2 * * *", "America/New_York"),
+        // Fixed times are due once in the hour that happens twice, so there are 80 minutes then.
+        ("0,20,40 0-23 * * *", "America/New_York"),
+        ("0 */6 * * *", "Australia/Lord_Howe"),
+        ("0 12 1,15 * *", "Europe/Berlin"),
+        ("0 * * 6 *", "UTC"),
+        ("15 4 L * *", "Europe/London"),
+        ("0 0 29 2 *", "UTC"),
+        ("0 0 1-30 * *", "UTC"),
+    ] {
+        let cron = cron(expression, zone);
+        let (mut before, mut longest) = (cron.last_until(start).unwrap(), Millis::ZERO);
+        while before < end {
+            let next = cron.next_after(before).unwrap();
+            longest = longest.max(next.since(before));
+            before = next;
+        }
+        assert_eq!(cron.longest_pause(), Some(longest), "{cron}");
+        assert_eq!(cron.clone().longest_pause(), Some(longest), "{cron}");
+    }
+}
+
+#[test]
 fn mistakes_have_a_column_and_an_answer() {
     let minute = "0-59, *, a-b, */n, lists";
     let day = "1-31, *, a-b, */n, L, LW, nW, lists";

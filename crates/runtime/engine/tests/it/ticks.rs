@@ -118,6 +118,35 @@ async fn a_cron_worker_runs_at_its_wall_clock_times_and_catches_up() {
 }
 
 #[tokio::test]
+async fn a_node_that_was_down_over_the_first_due_instant_owes_it() {
+    let six_hourly = || Trigger::Cron(Cron::parse("0 */6 * * *", "UTC").unwrap());
+    for (missed, back_at, expected) in [
+        (Missed::Latest, 7, vec!["21600 fired"]),
+        (Missed::Latest, 31, vec!["21600..86400 merged 4", "108000 fired"]),
+        (Missed::Skip, 31, vec!["21600..108000 skipped 5"]),
+        (Missed::All { cap: 2 }, 13, vec!["21600 fired", "43200 fired"]),
+    ] {
+        let w = World::new().await;
+        let a = w.define(Definition::new("a", six_hourly()).missed(missed));
+        // An hour after it became known for the first time, the node goes down.
+        let boot = w.boot(&[&a]).await;
+        w.run_to(3_600).await;
+        w.down(boot).await;
+        assert_eq!(w.ledger(&a).await, Vec::<String>::new());
+        w.jump_to(back_at * 3_600).await;
+        let boot = w.boot(&[&a]).await;
+        w.settle().await;
+        assert_eq!(w.ledger(&a).await, expected, "{missed:?} after {back_at} h");
+        w.down(boot).await;
+        // Once it is in the ledger, it is not owed again.
+        let boot = w.boot(&[&a]).await;
+        w.settle().await;
+        assert_eq!(w.ledger(&a).await, expected, "{missed:?} after {back_at} h, again");
+        w.down(boot).await;
+    }
+}
+
+#[tokio::test]
 async fn a_tick_that_could_not_be_claimed_is_not_lost() {
     let w = World::new().await;
     let a = w.worker("a", every(60));

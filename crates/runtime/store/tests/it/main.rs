@@ -85,7 +85,7 @@ conform! {
         sixteen_claimers_share_the_jobs a_failed_job_is_retried_and_ends
         a_dead_holders_job_is_reclaimed_and_counted a_job_is_fenced;
     upkeep: sessions_and_flags_follow_the_boots recovery_takes_back_what_the_dead_held
-        registration_keeps_history states_desires_and_gates beats_add_up settings_are_kept
+        registration_keeps_history the_first_registration_is_remembered states_desires_and_gates beats_add_up settings_are_kept
         conditions_know_since_when pruning_spares_what_is_needed;
     schema: every_earlier_version_migrates views_are_readable;
 }

@@ -81,6 +81,14 @@ pub(crate) async fn registration_keeps_history(rig: Rig) {
     assert_eq!((back[0].state, back[0].state_reason.clone()), (State::Stopped, None));
 }
 
+pub(crate) async fn the_first_registration_is_remembered(rig: Rig) {
+    let first = rig.store.register(&[registration("late")], at(5)).await.unwrap();
+    assert_eq!(first[0].registered_at, Some(at(5)));
+    let workers = [registration("late"), registration("bell")];
+    let again = rig.store.register(&workers, at(60)).await.unwrap();
+    assert_eq!(again.iter().map(|w| w.registered_at).collect::<Vec<_>>(), [Some(at(5)), Some(NOW)]);
+}
+
 pub(crate) async fn states_desires_and_gates(rig: Rig) {
     let bell = WorkerName::from("bell");
     let change = |from, to, n| Transition {

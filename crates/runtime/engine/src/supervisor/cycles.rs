@@ -1,0 +1,474 @@
+//! From what is due to what came of it: the gates that the node knows, the start of a cycle, its
+//! report, the lanes, and whoever is woken by what it changed.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use watchbell_core::gate::Gate;
+use watchbell_core::lifecycle::{Desired, State};
+use watchbell_core::port::{Outcome, StoreError};
+use watchbell_core::restart::Breaker;
+use watchbell_core::{CycleId, Millis, Time, Trigger, WorkerName, chain, retry};
+
+use super::{Message, Supervisor, Timer};
+use crate::cycle::{Intent, Ran, Report, catch_panic};
+use crate::effects::Effects;
+use crate::host::Signals;
+use crate::recorder::Record;
+use crate::slot::Running;
+
+impl Supervisor {
+    pub(super) fn poke(&mut self, i: usize, now: Time) {
+        self.slots[i].poked |= !matches!(
+            self.slots[i].unit.def.trigger,
+            Trigger::Every { .. } | Trigger::Cron(_) | Trigger::Manual
+        );
+        self.start(i, now);
+    }
+
+    /// The gates that the node itself knows: everything but the store's.
+    pub(super) fn gate(&self, i: usize) -> Option<Gate> {
+        let slot = &self.slots[i];
+        let def = &slot.unit.def;
+        if slot.state != State::Running {
+            return Some(match (slot.state, slot.desired) {
+                (State::Unavailable, _) => {
+                    Gate::Unavailable { reason: def.unavailable.clone().unwrap_or_default() }
+                }
+                (State::Paused, desired) | (State::Stopped, desired @ Desired::Stopped) => {
+                    Gate::Desired {
+                        desired,
+                        by: slot.desired_by.clone(),
+                        since: Some(slot.state_since),
+                    }
+                }
+                (State::Failed, _) => {
+                    Gate::GaveUp { since: slot.restarts.failures.front().copied(), error: None }
+                }
+                (State::Restarting, _) => {
+                    let until = slot.retry_at.unwrap_or(slot.state_since);
+                    match self.storm.breaker(self.clock.now()) {
+                        Breaker::Open { until: calm } | Breaker::HalfOpen { until: calm }
+                            if until <= calm =>
+                        {
+                            Gate::Storm { until: calm }
+                        }
+                        _ => Gate::RestartBackoff { until },
+                    }
+                }
+                (state, _) => self.missing_dependency(i).unwrap_or(Gate::NotRunning { state }),
+            });
+        }
+        for name in &def.requires {
+            match self.conditions.get(name) {
+                Some(c) if c.met => {}
+                Some(c) => {
+                    return Some(Gate::Condition {
+                        name: name.clone(),
+                        detail: c.detail.clone(),
+                        until: c.until,
+                    });
+                }
+                None => {
+                    return Some(Gate::Condition {
+                        name: name.clone(),
+                        detail: "nobody has reported it yet".into(),
+                        until: None,
+                    });
+                }
+            }
+        }
+        if let Some(lane) = &def.lane
+            && let Some(&holder) = self.lanes.get(lane)
+            && holder != i
+        {
+            return Some(Gate::Lane {
+                lane: lane.clone(),
+                worker: self.slots[holder].unit.def.name.clone(),
+            });
+        }
+        None
+    }
+
+    /// Records the first gate of a worker when it differs in kind or detail from the known one. A
+    /// gate that the store's side has found stays until the store's side looks again.
+    pub(super) fn note_gate(&mut self, i: usize, now: Time) {
+        let gate = self.gate(i);
+        let ours = matches!(
+            self.slots[i].gate,
+            Some(
+                Gate::Unavailable { .. }
+                    | Gate::Desired { .. }
+                    | Gate::GaveUp { .. }
+                    | Gate::RestartBackoff { .. }
+                    | Gate::Storm { .. }
+                    | Gate::Dependency { .. }
+                    | Gate::NotRunning { .. }
+                    | Gate::Condition { .. }
+            )
+        );
+        if gate.is_some() || ours {
+            self.set_gate(i, gate, now);
+        }
+    }
+
+    fn set_gate(&mut self, i: usize, gate: Option<Gate>, now: Time) {
+        // A lane passes within moments; recording it would write at each window.
+        if matches!(gate, Some(Gate::Lane { .. })) || self.slots[i].gate == gate {
+            return;
+        }
+        self.slots[i].gate.clone_from(&gate);
+        let worker = self.slots[i].unit.def.name.clone();
+        self.recorder.put(Record::Blocked { worker, gate, at: now });
+    }
+
+    /// Starts as many cycles of a worker as it wants and may have.
+    pub(super) fn start(&mut self, i: usize, now: Time) {
+        if self.slots[i].held_until.is_some_and(|at| at > now) {
+            return;
+        }
+        self.slots[i].held_until = None;
+        while self.slots[i].wants() && self.slots[i].running.len() < self.slots[i].concurrency() {
+            if let Some(gate) = self.gate(i) {
+                self.set_gate(i, Some(gate), now);
+                return;
+            }
+            let Some(intent) = self.slots[i].next_intent() else { return };
+            self.launch(i, intent, None, now);
+        }
+        self.record_passed_alone(i, now);
+    }
+
+    pub(super) fn record_passed_alone(&mut self, i: usize, now: Time) {
+        let passed = self.slots[i].passed_alone();
+        if !passed.is_empty() {
+            let worker = self.slots[i].unit.def.name.clone();
+            self.recorder.put(Record::Passed { worker, passed, at: now });
+        }
+    }
+
+    fn launch(
+        &mut self,
+        i: usize,
+        intent: Intent,
+        reply: Option<oneshot::Sender<Report>>,
+        now: Time,
+    ) {
+        let slot = &mut self.slots[i];
+        let run = self.next_run;
+        self.next_run += 1;
+        if let Some(lane) = &slot.unit.def.lane {
+            self.lanes.insert(lane.clone(), i);
+        }
+        let signals = Arc::new(Signals::default());
+        let (runner, unit, outbox) =
+            (Arc::clone(&self.runner), Arc::clone(&slot.unit), self.outbox.clone());
+        let (wanted, flags) = (intent.clone(), Arc::clone(&signals));
+        let timed = matches!(intent, Intent::Tick { .. });
+        let task = tokio::spawn(async move {
+            // The worker's own panic is caught inside; this one is for its `scope` and
+            // `first_window`, and for us.
+            let work = runner.attempt(&unit, wanted, flags);
+            // Boxed here, on the thread that runs it: the supervisor makes only a small task.
+            let report = catch_panic(Box::pin(work)).await.unwrap_or_else(|panic| {
+                let text = format!("the cycle panicked outside its run: {panic}");
+                Report::Broken(StoreError::Conflict(text))
+            });
+            let ledger = match report {
+                Report::Taken | Report::Broken(_) if timed => runner.newest_due(&unit).await,
+                _ => None,
+            };
+            // An error means that the supervisor is gone, and the node with it.
+            drop(outbox.send(Message::Finished { slot: i, run, report, ledger }));
+        });
+        let task = task.abort_handle();
+        let limit = now + slot.unit.def.soft_timeout;
+        slot.running.push(Running { run, intent, signals, task, since: now, reply });
+        let endless = matches!(slot.unit.def.trigger, Trigger::Stream);
+        if !slot.limit_timer && !endless {
+            slot.limit_timer = true;
+            self.arm(limit, Timer::Limit(i));
+        }
+        if !self.renew_armed {
+            self.renew_armed = true;
+            self.renewed_at = now;
+            self.arm(now + self.options.lease_renew, Timer::Renew);
+        }
+    }
+
+    pub(super) fn finished(
+        &mut self,
+        i: usize,
+        run: u64,
+        mut report: Report,
+        ledger: Option<Time>,
+        now: Time,
+    ) {
+        let Some(at) = self.slots[i].running.iter().position(|r| r.run == run) else {
+            return; // aborted before: its report is stale
+        };
+        let running = self.slots[i].running.swap_remove(at);
+        self.slots[i].idle_until = None;
+        if self.slots[i].running.is_empty() {
+            self.leave_lane_quietly(i);
+        }
+        let timed = matches!(running.intent, Intent::Tick { .. });
+        let written = ledger.filter(|through| running.intent.first_due() <= Some(*through));
+        let mut crashed = None;
+        match &mut report {
+            Report::Ran(ran) => {
+                if let Some(beat) = ran.beat.take() {
+                    self.slots[i].add_beat(beat);
+                    if !self.flush_armed {
+                        self.flush_armed = true;
+                        self.arm(now + self.options.beat_flush, Timer::Flush);
+                    }
+                }
+                self.log_end(i, ran);
+                if ran.crashed {
+                    crashed = ran.error.clone();
+                }
+                if let Some(at) = ran.retry_at {
+                    self.wake_at(i, at);
+                }
+                if !timed && !ran.crashed {
+                    // There may be more: the next window, event or job. A stream that lost its
+                    // lease begins again.
+                    self.slots[i].poked |= self.goes_on(i);
+                }
+                if self.slots[i].gate.is_some() {
+                    self.set_gate(i, None, now);
+                }
+            }
+            Report::Held { until, owner } => {
+                self.slots[i].put_back(running.intent.clone());
+                let until_known = (*until).max(now + Millis(100));
+                self.set_gate(
+                    i,
+                    Some(Gate::LeaseHeld { owner: owner.clone(), until: *until }),
+                    now,
+                );
+                self.hold(i, until_known);
+            }
+            Report::Taken | Report::Broken(_) if written.is_some() => {
+                if let Some(through) = written {
+                    self.slots[i].catch_up(through, now);
+                }
+            }
+            Report::Taken if timed => {
+                self.slots[i].put_back(running.intent.clone());
+                self.hold(i, now + retry::EVENT.delay(1, self.slots[i].unit.def.name.as_str()));
+            }
+            Report::Taken => {}
+            Report::Idle { next } => {
+                self.slots[i].idle_until = *next;
+                if let Some(at) = next {
+                    self.wake_at(i, *at);
+                }
+                if self.slots[i].gate.is_some() {
+                    self.set_gate(i, None, now);
+                }
+            }
+            Report::Blocked { gates, next } => {
+                self.set_gate(i, gates.first().cloned(), now);
+                if let Some(at) = next {
+                    self.wake_at(i, *at);
+                }
+            }
+            Report::Broken(error) => {
+                let slot = &mut self.slots[i];
+                slot.failures = slot.failures.saturating_add(1);
+                if slot.failures.is_power_of_two() {
+                    let name = &slot.unit.def.name;
+                    tracing::error!(
+                        worker.name = %name,
+                        "cannot claim for {name}: {}", chain(error)
+                    );
+                }
+                self.slots[i].put_back(running.intent.clone());
+                let pause = retry::EVENT.delay(3, self.slots[i].unit.def.name.as_str());
+                self.hold(i, now + pause);
+            }
+        }
+        let effects = match &report {
+            Report::Ran(ran) => ran.effects.clone(),
+            _ => Effects::default(),
+        };
+        if let Some(reply) = running.reply {
+            // Whoever asked may have stopped waiting.
+            drop(reply.send(report));
+        }
+        if let Some(error) = crashed
+            && self.slots[i].state.is_alive()
+            && self.slots[i].state != State::ShuttingDown
+        {
+            self.crash(i, &error, now);
+        }
+        if self.slots[i].state == State::ShuttingDown {
+            if self.slots[i].running.is_empty() {
+                self.stopped(i);
+            }
+        } else if self.slots[i].unit.def.lane.is_none() {
+            self.start(i, now);
+        }
+        if self.slots[i].running.is_empty() {
+            self.leave_lane(i, now);
+        }
+        if !effects.is_empty() {
+            self.spread(&effects);
+        }
+    }
+
+    /// Puts off what a slot wants until `at`.
+    fn hold(&mut self, i: usize, at: Time) {
+        self.slots[i].held_until = Some(at);
+        self.slots[i].wake_at = Some(at);
+        self.arm(at, Timer::Wake(i));
+    }
+
+    fn goes_on(&self, i: usize) -> bool {
+        matches!(
+            self.slots[i].unit.def.trigger,
+            Trigger::Window(_) | Trigger::On { .. } | Trigger::Queue { .. } | Trigger::Stream
+        )
+    }
+
+    /// One line for each end. Of a spell of failures the first is told, then the second, the fourth
+    /// and so on, and its end: a venue that is down for an hour must not bury the log.
+    fn log_end(&mut self, i: usize, ran: &Ran) {
+        let slot = &mut self.slots[i];
+        let name = &slot.unit.def.name;
+        let (kind, id, elapsed_ms) = (ran.cause.kind(), ran.cycle.0, ran.latency.0);
+        let why = ran.error.as_deref().unwrap_or("no reason given");
+        match ran.outcome {
+            Outcome::Succeeded => {
+                let failed = std::mem::take(&mut slot.failures);
+                if failed > 1 {
+                    tracing::info!(
+                        worker.name = %name, cycle.id = id,
+                        "{name} {kind} succeeded again after {failed} failures"
+                    );
+                }
+                tracing::debug!(
+                    worker.name = %name, cycle.id = id, elapsed_ms,
+                    "{name} {kind} finished in {}", ran.latency
+                );
+            }
+            Outcome::Snoozed | Outcome::Cancelled => tracing::debug!(
+                worker.name = %name, cycle.id = id, "{name} {kind} {}: {why}", ran.outcome
+            ),
+            outcome => {
+                slot.failures = slot.failures.saturating_add(1);
+                let n = slot.failures;
+                if n.is_power_of_two() {
+                    tracing::warn!(
+                        worker.name = %name, cycle.id = id, elapsed_ms,
+                        "{name} {kind} {outcome}{}: {why}",
+                        if n > 1 { format!(" ({n} in a row)") } else { String::new() }
+                    );
+                } else {
+                    tracing::debug!(
+                        worker.name = %name, cycle.id = id, elapsed_ms,
+                        "{name} {kind} {outcome} ({n} in a row): {why}"
+                    );
+                }
+            }
+        }
+    }
+
+    pub(super) fn leave_lane_quietly(&mut self, i: usize) {
+        if let Some(lane) = &self.slots[i].unit.def.lane
+            && self.lanes.get(lane) == Some(&i)
+        {
+            self.lanes.remove(lane);
+        }
+    }
+
+    /// Gives the lane to the first worker, in start order, that wants it.
+    pub(super) fn leave_lane(&mut self, i: usize, now: Time) {
+        self.leave_lane_quietly(i);
+        let Some(lane) = self.slots[i].unit.def.lane.clone() else { return };
+        for other in self.order.clone() {
+            if self.lanes.contains_key(&lane) {
+                return;
+            }
+            if self.slots[other].unit.def.lane.as_ref() == Some(&lane)
+                && self.slots[other].state == State::Running
+            {
+                self.start(other, now);
+            }
+        }
+    }
+
+    pub(super) fn run_now(
+        &mut self,
+        worker: &WorkerName,
+        intent: Intent,
+        force: bool,
+        reply: oneshot::Sender<Report>,
+        now: Time,
+    ) {
+        let refuse = |reply: oneshot::Sender<Report>, gates| {
+            // Whoever asked may have stopped waiting.
+            drop(reply.send(Report::Blocked { gates, next: None }));
+        };
+        let Some(&i) = self.by_name.get(worker) else {
+            let gate = Gate::Unavailable { reason: format!("there is no worker `{worker}`") };
+            return refuse(reply, vec![gate]);
+        };
+        if self.leaving {
+            return refuse(reply, vec![Gate::NotRunning { state: State::ShuttingDown }]);
+        }
+        if let Some(running) = self.slots[i].running.first() {
+            let cycle = running.signals.grant().map_or(CycleId(0), |g| g.cycle);
+            return refuse(reply, vec![Gate::StillRunning { cycle, since: running.since }]);
+        }
+        let gate = self.gate(i);
+        let never = matches!(gate, Some(Gate::Unavailable { .. } | Gate::Lane { .. }));
+        if let Some(gate) = gate
+            && (!force || never)
+        {
+            return refuse(reply, vec![gate]);
+        }
+        self.launch(i, intent, Some(reply), now);
+    }
+
+    /// Wakes whoever waits for what a commit changed.
+    pub(super) fn spread(&mut self, effects: &Effects) {
+        let now = self.clock.now();
+        let mut cleared = Vec::new();
+        for condition in &effects.conditions {
+            let known = self.conditions.insert(condition.name.clone(), condition.clone());
+            if known.as_ref() != Some(condition) {
+                cleared.push(condition.name.clone());
+            }
+        }
+        for i in self.order.clone() {
+            if self.slots[i].state != State::Running {
+                continue;
+            }
+            let requires = &self.slots[i].unit.def.requires;
+            let changed = cleared.iter().any(|name| requires.contains(name));
+            if changed {
+                self.note_gate(i, now);
+            }
+            if effects.wakes(&self.slots[i].unit.def.trigger) && !self.is_idle(i, effects, now) {
+                self.poke(i, now);
+            } else if changed {
+                self.start(i, now);
+            }
+        }
+    }
+
+    /// Whether a series has nothing to compute before a known instant. Inputs arrive each minute;
+    /// only a change of its own windows (a correction, a backfill) can give it work before that.
+    fn is_idle(&self, i: usize, effects: &Effects, now: Time) -> bool {
+        match &self.slots[i].unit.def.trigger {
+            Trigger::Window(spec) => {
+                self.slots[i].idle_until.is_some_and(|at| at > now)
+                    && !effects.series.contains(&spec.series)
+            }
+            _ => false,
+        }
+    }
+}

@@ -51,6 +51,8 @@ pub struct NodeInfo {
     pub uptime: Option<Millis>,
     /// Host name.
     pub host: String,
+    /// The present instant, by the clock of whoever answers.
+    pub now: Time,
     /// How many times faster than the wall its clock runs; 1 but for a demonstration.
     pub clock_speed: f64,
     /// The data directory.

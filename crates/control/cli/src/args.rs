@@ -535,13 +535,14 @@ const VENUE_HELP: &str = "\
 Serves Binance's spot REST paths and combined streams from a market that follows from a seed, or
 from recorded klines.
 
-Faults are KIND or KIND=VALUE, such as 429=0.05 (one in twenty requests), and may be given several
-times; an unknown one is refused with the list of those that there are.
+Faults are TARGET:KIND or TARGET:KIND:OPTIONS, such as klines:429:p=0.05 (one in twenty requests for
+candles), and may be given several times; an unknown one is refused with the list of those that
+there are.
 
 Examples:
   watchbell venue-sim --bind 127.0.0.1:9443
   watchbell venue-sim --klines ./klines --speed 60
-  watchbell venue-sim --seed 7 --fault 429=0.05 --fault slow=0.01";
+  watchbell venue-sim --seed 7 --fault klines:429:p=0.05 --fault '*:latency:ms=300,p=0.01'";
 
 /// Options of `venue-sim`.
 #[derive(Debug, Clone, Args)]

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -119,7 +119,9 @@ pub struct BinanceClient {
 pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) clock: Clock,
-    http: reqwest::Client,
+    /// Built at the first request: reading the system's certificates takes a while, and many
+    /// commands never ask the venue anything.
+    http: OnceLock<reqwest::Client>,
     hosts: Vec<String>,
     /// The host that answered last; a failure moves it on.
     preferred: AtomicUsize,
@@ -129,6 +131,20 @@ pub(super) struct Shared {
     /// Held while the skew is measured, so that many callers measure once.
     pub(super) measuring: tokio::sync::Mutex<()>,
     observer: Option<Observer>,
+}
+
+impl Shared {
+    fn http(&self) -> Result<&reqwest::Client, String> {
+        if let Some(http) = self.http.get() {
+            return Ok(http);
+        }
+        // The limit that callers see runs on the clock; this one only frees the connection.
+        let limit = self.config.request_timeout.to_std();
+        let backstop = limit.max(Duration::from_secs(1)) * 2;
+        let http = crate::http::client(&self.config.user_agent, backstop)
+            .map_err(|e| format!("cannot build the HTTP client: {}", chain(&e)))?;
+        Ok(self.http.get_or_init(|| http))
+    }
 }
 
 impl fmt::Debug for BinanceClient {
@@ -195,10 +211,6 @@ impl BinanceClient {
         observer: Option<Observer>,
     ) -> Result<Self, ConfigError> {
         config.check()?;
-        // The limit that callers see runs on the clock; this one only frees the connection.
-        let backstop = config.request_timeout.to_std().max(Duration::from_secs(1)) * 2;
-        let http = crate::http::client(&config.user_agent, backstop)
-            .map_err(|e| ConfigError::Http(chain(&e)))?;
         let shares =
             Shares { live: config.weight_limit_fraction, backfill: config.backfill_limit_fraction };
         let shared = Shared {
@@ -208,7 +220,7 @@ impl BinanceClient {
             preferred: AtomicUsize::new(0),
             skew: Mutex::new(None),
             measuring: tokio::sync::Mutex::new(()),
-            http,
+            http: OnceLock::new(),
             config,
             clock,
             observer,
@@ -352,7 +364,7 @@ impl BinanceClient {
         if !request.query.is_empty() {
             url.query_pairs_mut().extend_pairs(&request.query);
         }
-        let response = s.http.get(url).send().await.map_err(|e| chain(&e))?;
+        let response = s.http()?.get(url).send().await.map_err(|e| chain(&e))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = Vec::new();
         let mut chunks = response.bytes_stream();

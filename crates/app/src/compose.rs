@@ -156,7 +156,10 @@ pub(crate) fn session(now: Time) -> SessionRecord {
 pub(crate) fn host() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let named = kernel.or_else(|| std::env::var("HOSTNAME").ok());
-    named.map(|n| n.trim().to_owned()).filter(|n| !n.is_empty()).unwrap_or_else(|| "localhost".into())
+    named
+        .map(|n| n.trim().to_owned())
+        .filter(|n| !n.is_empty())
+        .unwrap_or_else(|| "localhost".into())
 }
 
 /// What to run beside the configuration.
@@ -166,14 +169,20 @@ pub(crate) struct Run {
     pub(crate) only_timed: bool,
     /// Where the market's history begins.
     pub(crate) history_from: Time,
+    /// Which simulated market the store is for; none for the real one.
+    pub(crate) simulated: Option<serde_json::Value>,
 }
+
+/// The setting that says so in the store itself, so that a copy of the file knows it too.
+const SIMULATED: &str = "simulated-market";
 
 /// Opens the installation and starts its node. On an error nothing is left running.
 pub(crate) async fn start(config: &Config, run: Run) -> Result<Running, ControlError> {
-    let Run { clock, only_timed, history_from } = run;
+    let Run { clock, only_timed, history_from, simulated } = run;
     let now = clock.now();
     let held = installation::hold(&config.data_dir)?;
     let opened = installation::open(config, now).await?;
+    same_market(&*opened.store, simulated, config, now).await?;
     let market = &config.market;
     watchbell_market::seed(&opened.db, &market.symbols, &market.windows, history_from, now)
         .await
@@ -206,7 +215,9 @@ pub(crate) async fn start(config: &Config, run: Run) -> Result<Running, ControlE
         let r = node.recovered;
         tracing::warn!(
             "the last run ended without a stop: {} cycles, {} windows and {} jobs were taken back",
-            r.cycles, r.windows, r.jobs
+            r.cycles,
+            r.windows,
+            r.jobs
         );
     }
     for (worker, need) in &node.softened {
@@ -222,6 +233,7 @@ pub(crate) async fn start(config: &Config, run: Run) -> Result<Running, ControlE
         workers,
         engine: Some(node.handle()),
         softened: node.softened.clone(),
+        elsewhere: false,
         session: Some(session.clone()),
         data_dir: config.data_dir.clone(),
         profile: Some(config.profile.name.clone()),
@@ -246,6 +258,22 @@ pub(crate) async fn start(config: &Config, run: Run) -> Result<Running, ControlE
         return Err(e);
     }
     Ok(running)
+}
+
+/// Simulated and real candles never meet in one store.
+async fn same_market(
+    store: &dyn Store,
+    simulated: Option<serde_json::Value>,
+    config: &Config,
+    now: Time,
+) -> Result<(), ControlError> {
+    let failed = |e| ControlError::unavailable(watchbell_core::chain(&e));
+    match (store.setting(SIMULATED).await.map_err(failed)?, simulated) {
+        (Some(known), Some(market)) if known == market => Ok(()),
+        (Some(_), _) => Err(demo::simulated(&config.data_dir)),
+        (None, Some(market)) => store.set_setting(SIMULATED, market, now).await.map_err(failed),
+        (None, None) => Ok(()),
+    }
 }
 
 /// A ban outlives the process that earned it.
@@ -312,10 +340,7 @@ impl Running {
             .map_err(|e| ControlError::internal(watchbell_core::chain(&e)))?;
         if let Some((bound, stop)) = self.http {
             drop(stop);
-            bound
-                .stopped()
-                .await
-                .map_err(|e| ControlError::internal(watchbell_core::chain(&e)))?;
+            bound.stopped().await.map_err(|e| ControlError::internal(watchbell_core::chain(&e)))?;
         }
         self.node
             .shutdown(note)
@@ -329,7 +354,10 @@ impl Running {
 }
 
 /// The control of an installation that no node runs: over the store alone.
-pub(crate) async fn offline(mut config: Config) -> Result<LocalControl, ControlError> {
+pub(crate) async fn offline(
+    mut config: Config,
+    elsewhere: bool,
+) -> Result<LocalControl, ControlError> {
     let mut clock = Clock::system();
     let demo = Marker::read(&config.data_dir)?;
     if demo.is_some() {
@@ -349,6 +377,7 @@ pub(crate) async fn offline(mut config: Config) -> Result<LocalControl, ControlE
         workers,
         engine: None,
         softened: Vec::new(),
+        elsewhere,
         session: None,
         data_dir: config.data_dir.clone(),
         profile: None,

@@ -56,7 +56,9 @@ impl Marker {
         let path = data_dir.join(MARKER);
         match fs::read(&path) {
             // What stands in the way of the directory itself is said where it is made.
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(e)
+                if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+            {
                 Ok(None)
             }
             Err(e) => Err(unreadable(&path).because(&e)),
@@ -75,9 +77,9 @@ impl Marker {
             fs::rename(&staged, &path)
         };
         write().map_err(|e: io::Error| {
-            ControlError::unavailable(format!("cannot write {}", path.display())).because(&e).help(
-                "choose a directory that you may write with --data-dir DIR",
-            )
+            ControlError::unavailable(format!("cannot write {}", path.display()))
+                .because(&e)
+                .help("choose a directory that you may write with --data-dir DIR")
         })
     }
 
@@ -85,7 +87,8 @@ impl Marker {
     pub(crate) async fn last_known(&self, store: &dyn Store) -> Result<Time, ControlError> {
         let failed = |e| ControlError::unavailable(chain(&e));
         let workers = store.workers().await.map_err(failed)?;
-        let seen = workers.iter().flat_map(|w| [w.last_started_at, w.last_completed_at]);
+        let seen =
+            workers.iter().flat_map(|w| [w.last_started_at, w.last_completed_at, w.state_since]);
         Ok(seen.flatten().max().map_or(self.market, |t| t.max(self.market)))
     }
 
@@ -105,14 +108,19 @@ fn unreadable(path: &Path) -> ControlError {
 
 /// Refuses to do real work in the data directory of a demonstration.
 pub(crate) fn refuse_simulated(data_dir: &Path) -> Result<(), ControlError> {
-    if Marker::read(data_dir)?.is_none() {
-        return Ok(());
+    match Marker::read(data_dir)? {
+        None => Ok(()),
+        Some(_) => Err(simulated(data_dir)),
     }
-    Err(ControlError::conflict(format!(
+}
+
+/// Why real work does not go on here.
+pub(crate) fn simulated(data_dir: &Path) -> ControlError {
+    ControlError::conflict(format!(
         "the data directory {} belongs to a demonstration: its market is simulated",
         data_dir.display()
     ))
-    .help("use `watchbell demo`, or another directory with --data-dir DIR"))
+    .help("use `watchbell demo`, or another directory with --data-dir DIR")
 }
 
 /// No venue: for commands on a demonstration that does not run.
@@ -166,7 +174,8 @@ pub(crate) async fn run(
         args.speed,
         config.data_dir.display()
     ));
-    let run = Run { clock: clock.clone(), only_timed: false, history_from };
+    let simulated = Some(serde_json::json!({ "seed": marker.seed, "klines": marker.klines }));
+    let run = Run { clock: clock.clone(), only_timed: false, history_from, simulated };
     let lengths = config.market.windows.clone();
     let running = compose::start(&config, run).await?;
     let ended = show(args, &running, &clock, &lengths, target, span, &progress, out, signals).await;
@@ -189,8 +198,10 @@ async fn show(
     signals: &Signals,
 ) -> Result<Exit, ControlError> {
     let watch = Stopwatch::start();
+    // A recording that was played to its end before has nothing newer to wait for.
+    let known_until = target.min(span.1 + Millis::from_mins(1));
     tokio::select! {
-        done = catch_up(running, lengths, target, progress) => done?,
+        done = catch_up(running, lengths, known_until, progress) => done?,
         () = signals.stop() => return Ok(Exit::Ok),
     }
     progress.say(&format!("caught up with {target} in {}", watch.millis()));
@@ -235,7 +246,8 @@ fn open_market(args: &DemoArgs) -> Result<Market, ControlError> {
 /// First and last instant of the market, over all symbols.
 fn span(market: &Market) -> (Time, Time) {
     let spans = (0..market.symbols().len()).map(|i| market.span(i));
-    spans.fold((Time::FAR_FUTURE, Time(i64::MIN / 4)), |(a, b), (from, to)| (a.min(from), b.max(to)))
+    spans
+        .fold((Time::FAR_FUTURE, Time(i64::MIN / 4)), |(a, b), (from, to)| (a.min(from), b.max(to)))
 }
 
 /// Decides when the market is, and from where its history is wanted.
@@ -282,7 +294,10 @@ async fn place(
         (days, _) => (now - Millis::from_days(days.unwrap_or(DAYS).into())).max(span.0),
     };
     if from > now {
-        return Err(ControlError::invalid(format!("the {} market begins only at {from}", market.kind())));
+        return Err(ControlError::invalid(format!(
+            "the {} market begins only at {from}",
+            market.kind()
+        )));
     }
     let marker = Marker { seed, klines, wall, market: now, speed: args.speed };
     Ok((marker, from.floor(longest)))
@@ -331,7 +346,8 @@ async fn catch_up(
             let counts = series.get(name.as_str()).map(|s| &s.counts);
             let count = |state| counts.and_then(|c| c.get(&state)).copied().unwrap_or(0) as u64;
             done += count(window::State::Complete) + count(window::State::Abandoned);
-            expected += watchbell_market::expected_windows(db, *length, until).await.map_err(failed)?;
+            expected +=
+                watchbell_market::expected_windows(db, *length, until).await.map_err(failed)?;
         }
         windows.total(expected.max(1));
         windows.set(done);

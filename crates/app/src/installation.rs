@@ -36,9 +36,10 @@ pub(crate) struct Held {
 /// Takes the data directory, and makes it when it is missing.
 pub(crate) fn hold(data_dir: &Path) -> Result<Held, ControlError> {
     let refuse = |what: &str, source: &io::Error| {
-        ControlError::unavailable(
-            Reason::from(format!("cannot {what} the data directory {}", data_dir.display()))
-        )
+        ControlError::unavailable(Reason::from(format!(
+            "cannot {what} the data directory {}",
+            data_dir.display()
+        )))
         .because(source)
         .help("choose one that you may write with --data-dir DIR, or change its permissions")
     };
@@ -57,17 +58,20 @@ pub(crate) fn hold(data_dir: &Path) -> Result<Held, ControlError> {
     }
 }
 
+/// Whether another process holds the data directory.
+pub(crate) fn in_use(data_dir: &Path) -> bool {
+    let lock = File::options().write(true).open(data_dir.join("node.lock"));
+    lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 fn taken(data_dir: &Path) -> ControlError {
     let holder = NodeFile::read(data_dir).ok().flatten();
     let by = holder.map_or_else(
         || "another process".to_owned(),
         |n| format!("the node with process id {} ({})", n.pid, n.url),
     );
-    ControlError::conflict(format!(
-        "the data directory {} is in use by {by}",
-        data_dir.display()
-    ))
-    .help("stop that process, or choose another directory with --data-dir DIR")
+    ControlError::conflict(format!("the data directory {} is in use by {by}", data_dir.display()))
+        .help("stop that process, or choose another directory with --data-dir DIR")
 }
 
 /// Opens the store of a configuration and brings its schema up to date.
@@ -86,7 +90,9 @@ pub(crate) async fn open_existing(config: &Config, now: Time) -> Result<Opened, 
             "there is no store at {}",
             config.store.path.display()
         ))
-        .help("start one with `watchbell up` or `watchbell demo`, or name it with --data-dir DIR"));
+        .help(
+            "start one with `watchbell up` or `watchbell demo`, or name it with --data-dir DIR",
+        ));
     }
     open(config, now).await
 }

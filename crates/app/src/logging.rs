@@ -22,6 +22,8 @@ pub(crate) fn start(log: &Log, verbose: u8, quiet: bool) {
         .with_env_filter(filter.unwrap_or_else(|| EnvFilter::new(default)))
         .with_span_events(FmtSpan::NONE)
         .with_target(false)
+        // A reader of the log that goes away must not take a worker with it.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     let started = match log.format {

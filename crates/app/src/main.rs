@@ -143,7 +143,9 @@ async fn up(
         out.line(message);
         return Ok(Exit::Ok);
     }
-    if args.watch && let Some(control) = find_node(global, &env).await? {
+    if args.watch
+        && let Some(control) = find_node(global, &env).await?
+    {
         // A node runs already: to watch is all that is left to do.
         return execute(&Ask::Status(watching()), &control, out).await;
     }
@@ -154,9 +156,8 @@ async fn up(
     demo::refuse_simulated(&config.data_dir)?;
     let signals = Signals::listen()?;
     let clock = Clock::system();
-    let history_from =
-        (clock.now() - config.market.history).floor(Millis::from_hours(3));
-    let run = Run { clock, only_timed: mode == UpMode::Schedules, history_from };
+    let history_from = (clock.now() - config.market.history).floor(Millis::from_hours(3));
+    let run = Run { clock, only_timed: mode == UpMode::Schedules, history_from, simulated: None };
     let running = tokio::select! {
         started = compose::start(&config, run) => started?,
         () = signals.stop() => return Ok(Exit::Ok),
@@ -215,7 +216,9 @@ async fn asked(ask: &Ask, global: &Global, out: &mut Out) -> Result<Exit, Contro
     } else {
         None
     };
-    let control = compose::offline(config).await?;
+    // A node that serves no API is known by the directory that it holds.
+    let elsewhere = held.is_none() && installation::in_use(&config.data_dir);
+    let control = compose::offline(config, elsewhere).await?;
     let ended = execute(ask, &control, out).await;
     control.close().await?;
     drop(held);

@@ -11,9 +11,8 @@ pub(crate) struct Signals(watch::Receiver<bool>);
 impl Signals {
     /// Listens from now on.
     pub(crate) fn listen() -> Result<Self, ControlError> {
-        let failed = |e: std::io::Error| {
-            ControlError::internal("cannot listen for signals").because(&e)
-        };
+        let failed =
+            |e: std::io::Error| ControlError::internal("cannot listen for signals").because(&e);
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let (tx, rx) = watch::channel(false);

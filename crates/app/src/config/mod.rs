@@ -113,8 +113,6 @@ pub(crate) struct Config {
     pub(crate) market: Market,
     /// What `up` runs.
     pub(crate) profile: Profile,
-    /// All profiles, built-in and configured.
-    pub(crate) profiles: Profiles,
     /// Changes to workers.
     pub(crate) workers: Vec<WorkerOverride>,
     /// What was accepted and may still be a mistake; for the log and `config check`.
@@ -195,7 +193,8 @@ fn unreadable(origin: &Origin, message: String) -> ConfigError {
 
 /// Variables without `__` that are no keys: ours for other purposes, and what an external worker
 /// is given when it calls `watchbell` itself.
-const OTHER_VARIABLES: [&str; 3] = ["WATCHBELL_CONFIG", "WATCHBELL_CYCLE_", "WATCHBELL_WINDOW_"];
+const OTHER_VARIABLES: [&str; 4] =
+    ["WATCHBELL_CONFIG", "WATCHBELL_LOG", "WATCHBELL_CYCLE_", "WATCHBELL_WINDOW_"];
 
 /// Variables that a predecessor obeyed and this program does not, with the reason. Who still sets
 /// one is told so, rather than left to believe in it.

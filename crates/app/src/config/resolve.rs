@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use watchbell_core::schedule::{Cron, CronError};
-use watchbell_core::worker::Profiles;
 use watchbell_core::{Millis, Missed, Trigger, WorkerName};
 
 use super::check::{Report, unknown};
@@ -203,7 +202,7 @@ pub(super) fn resolve(
     let venue = r.venue(&raw.venue);
     let market = r.market(&raw.market);
     let catalog = catalog(&market);
-    let (profile, profiles) = r.profiles(&raw, &catalog);
+    let profile = r.profile(&raw, &catalog);
     let workers =
         raw.workers.iter().filter_map(|(name, w)| r.worker(name, w, &catalog.workers)).collect();
     Config {
@@ -216,7 +215,6 @@ pub(super) fn resolve(
         venue,
         market,
         profile,
-        profiles,
         workers,
         warnings: Vec::new(),
         raw,
@@ -375,7 +373,7 @@ impl Resolver<'_, '_> {
         }
     }
 
-    fn profiles(&mut self, raw: &Raw, catalog: &Catalog) -> (Profile, Profiles) {
+    fn profile(&mut self, raw: &Raw, catalog: &Catalog) -> Profile {
         let mut profiles = catalog.profiles.clone();
         for (name, listed) in &raw.profiles {
             let path = format!("profiles.{name}");
@@ -399,7 +397,7 @@ impl Resolver<'_, '_> {
             self.wrong("profile", message, allowed);
             Vec::new()
         });
-        (Profile { name, workers }, profiles)
+        Profile { name, workers }
     }
 
     fn known(&mut self, path: &str, name: &str, workers: &[WorkerName]) -> Option<WorkerName> {

@@ -133,6 +133,14 @@ impl LocalControl {
         let next = self.next_gates(picture, unit).await?;
         let Some(facts) = self.facts(picture, &unit.def, next).await? else { return Ok(None) };
         let mut explanation = Explanation::of_worker(&facts, None, picture.now);
+        // Failures do not keep a worker from its next cycle, but whoever asks wants to know of them.
+        if let Some(error) = record.last_error.as_ref().filter(|_| record.consecutive_errors > 0) {
+            explanation.gates.push(Gate::Condition {
+                name: "its newest cycle".to_owned(),
+                detail: format!("failed, {} in a row: {error}", record.consecutive_errors),
+                until: None,
+            });
+        }
         explanation.since = match explanation.gates.first() {
             None => record.state_since,
             Some(Gate::StillRunning { since, .. }) => Some(*since),
@@ -176,7 +184,6 @@ impl LocalControl {
         let needs = needs
             .filter_map(|d| picture.state(&d.worker).map(|state| (d.worker.clone(), state)))
             .collect();
-        let own = self.session.as_ref().map(|s| &s.id);
         let lease = record.lease_owner.clone().zip(record.lease_expires_at);
         let lane = definition.lane.as_ref();
         let lane_holder = lane.and_then(|lane| {
@@ -188,6 +195,7 @@ impl LocalControl {
         });
         Ok(Some(WorkerFacts {
             definition,
+            node: self.node_runs(record, picture.now),
             state: record.state,
             desired: record.desired,
             desired_by: record.desired_by.clone(),
@@ -199,7 +207,7 @@ impl LocalControl {
             needs,
             conditions: &picture.conditions,
             running,
-            lease: lease.filter(|(owner, _)| Some(owner) != own),
+            lease: lease.filter(|(owner, _)| !self.is_own(owner)),
             lane_holder,
             next,
         }))
@@ -441,13 +449,18 @@ impl LocalControl {
         // The worker keeps asking a venue that is not well: it is how one learns that it recovered.
         // So the venue is no gate of its own, but it is the reason why the cover does not grow.
         let venue = picture.conditions.iter().find(|c| c.name == watchbell_market::VENUE);
-        let listed = explanation.gates.iter().any(|g| matches!(g, Gate::Condition { .. }));
+        let listed = explanation
+            .gates
+            .iter()
+            .any(|g| matches!(g, Gate::Condition { name, .. } if name == watchbell_market::VENUE));
         if let Some(c) = venue.filter(|c| !listed && !holds(c, picture.now)) {
             let gate =
                 Gate::Condition { name: c.name.clone(), detail: c.detail.clone(), until: c.until };
-            // An operator's wish comes before it: no venue helps a worker that is stopped.
-            let wishes = |g: &&Gate| matches!(g, Gate::Unavailable { .. } | Gate::Desired { .. });
-            let at = explanation.gates.iter().take_while(wishes).count();
+            // No venue helps a worker that is stopped, or has no node to run on.
+            let before = |g: &&Gate| {
+                matches!(g, Gate::Unavailable { .. } | Gate::Desired { .. } | Gate::NoNode)
+            };
+            let at = explanation.gates.iter().take_while(before).count();
             explanation.gates.insert(at, gate);
             if explanation.verdict == Verdict::Runnable {
                 explanation.verdict = Verdict::Waiting;

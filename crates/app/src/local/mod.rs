@@ -30,8 +30,8 @@ use watchbell_core::port::{
     WindowRecord, WorkerRecord,
 };
 use watchbell_core::{
-    BoxFuture, Condition, Definition, EventRecord, NewEvent, SeriesName, Time, Token, Trigger,
-    WindowSpec, Worker, WorkerName, freshness,
+    BoxFuture, Condition, Definition, EventRecord, NewEvent, SeriesName, SessionId, Time, Token,
+    Trigger, WindowSpec, Worker, WorkerName, freshness,
 };
 use watchbell_db::Database;
 use watchbell_engine::{Effects, Handle, Options, Unit, WorkerView, registration};
@@ -55,6 +55,8 @@ pub(crate) struct Parts {
     pub(crate) engine: Option<Handle>,
     /// Dependencies that the profile leaves out: who needs whom.
     pub(crate) softened: Vec<(WorkerName, WorkerName)>,
+    /// Another process holds the data directory: a node without an API.
+    pub(crate) elsewhere: bool,
     /// The boot of the node.
     pub(crate) session: Option<SessionRecord>,
     pub(crate) data_dir: PathBuf,
@@ -73,6 +75,7 @@ pub(crate) struct LocalControl {
     units: BTreeMap<WorkerName, Arc<Unit>>,
     engine: Option<Handle>,
     softened: Vec<(WorkerName, WorkerName)>,
+    elsewhere: bool,
     session: Option<SessionRecord>,
     url: OnceLock<String>,
     data_dir: PathBuf,
@@ -110,6 +113,7 @@ impl LocalControl {
             clock: parts.clock,
             engine: parts.engine,
             softened: parts.softened,
+            elsewhere: parts.elsewhere,
             session: parts.session,
             url: OnceLock::new(),
             data_dir: parts.data_dir,
@@ -166,6 +170,17 @@ impl LocalControl {
         })
     }
 
+    fn is_own(&self, session: &SessionId) -> bool {
+        self.session.as_ref().is_some_and(|own| own.id == *session)
+    }
+
+    /// Whether a node runs, as far as one can tell by a worker: this process is one, or another
+    /// session holds the worker's lease.
+    fn node_runs(&self, record: &WorkerRecord, now: Time) -> bool {
+        let held = record.lease_expires_at.is_some_and(|until| until > now);
+        self.engine.is_some() || self.elsewhere || (held && record.lease_owner.is_some())
+    }
+
     fn definition(&self, worker: &WorkerName) -> Option<&Definition> {
         self.units.get(worker).map(|u| &u.def)
     }
@@ -194,7 +209,7 @@ impl LocalControl {
     fn node_info(&self) -> NodeInfo {
         let started_at = self.session.as_ref().map(|s| s.opened_at);
         NodeInfo {
-            running: self.engine.is_some(),
+            running: self.engine.is_some() || self.elsewhere,
             session: self.session.as_ref().map(|s| s.id.clone()),
             pid: self.session.as_ref().and_then(|s| u32::try_from(s.pid).ok()),
             url: self.url.get().cloned(),
@@ -202,6 +217,7 @@ impl LocalControl {
             started_at,
             uptime: started_at.map(|t| self.clock.now().since(t)),
             host: self.host.clone(),
+            now: self.clock.now(),
             clock_speed: self.clock.speed(),
             data_dir: self.data_dir.display().to_string(),
             profile: self.profile.clone(),
@@ -319,6 +335,7 @@ fn unregistered(definition: &Definition) -> WorkerRecord {
         blocked: None,
         blocked_since: None,
         restarts: serde_json::Value::Null,
+        registered_at: None,
     }
 }
 
@@ -349,11 +366,7 @@ fn is_kind(text: &str) -> bool {
 }
 
 /// No such thing, with the nearest known name.
-fn not_found<'a>(
-    what: &str,
-    name: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> ControlError {
+fn not_found<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> ControlError {
     let suggestion = nearest(name, known).map(str::to_owned);
     ControlError::NotFound { what: what.to_owned(), name: name.to_owned(), suggestion }
 }

@@ -50,7 +50,12 @@ impl LocalControl {
         if self.engine.is_none() {
             say(
                 Level::Warning,
-                "no node runs here: what is shown is as the last one left it".to_owned(),
+                if self.elsewhere {
+                    "a node runs here without its API: what is shown is what it has stored"
+                        .to_owned()
+                } else {
+                    "no node runs here: what is shown is as the last one left it".to_owned()
+                },
             );
         }
         if let Some(v) = venue.filter(|v| v.state != "ok") {

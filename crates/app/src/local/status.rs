@@ -6,6 +6,7 @@ use watchbell_api::{
     DefinitionText, Result, ScheduleLine, Status, StoreInfo, VenueLine, WorkerDetail, WorkerLine,
 };
 use watchbell_core::freshness::{self, Freshness};
+use watchbell_core::gate::Gate;
 use watchbell_core::lifecycle::{Desired, State};
 use watchbell_core::port::{SeriesSummary, WindowQuery, WorkerRecord};
 use watchbell_core::{Condition, Definition, SeriesName, Time, Trigger, WorkerName, schedule};
@@ -125,9 +126,27 @@ impl LocalControl {
         WorkerLine {
             health: freshness::health(record.state, record.consecutive_errors, freshness),
             freshness,
-            waiting: progress.or_else(|| record.blocked.as_ref().map(ToString::to_string)),
+            waiting: progress.or_else(|| self.gate(picture, record).map(|gate| gate.to_string())),
             record: record.clone(),
         }
+    }
+
+    /// The first gate that a worker waits for. Of those that the last node left behind, only what
+    /// outlasts it is told; all others come down to that none runs.
+    fn gate(&self, picture: &Picture, record: &WorkerRecord) -> Option<Gate> {
+        let stored = record.blocked.as_ref();
+        if self.node_runs(record, picture.now) {
+            return stored.cloned();
+        }
+        if record.desired != Desired::Running {
+            return Some(Gate::Desired {
+                desired: record.desired,
+                by: record.desired_by.clone(),
+                since: record.desired_at,
+            });
+        }
+        let outlasts = |g: &&Gate| matches!(g, Gate::Unavailable { .. } | Gate::GaveUp { .. });
+        Some(stored.filter(outlasts).cloned().unwrap_or(Gate::NoNode))
     }
 
     pub(super) async fn detail(&self, name: WorkerName) -> Result<WorkerDetail> {

@@ -124,6 +124,7 @@ impl Bed {
             workers,
             engine,
             softened: Vec::new(),
+            elsewhere: false,
             session: with_node.then_some(boot),
             data_dir: temp.dir().to_owned(),
             profile: None,
@@ -236,6 +237,51 @@ async fn a_wish_is_kept_without_a_node() {
 }
 
 #[tokio::test]
+async fn without_a_node_that_is_what_workers_wait_for() {
+    let bed = Bed::new(false).await;
+    let defs: Vec<_> = bed.control.units.values().map(|u| registration(&u.def)).collect();
+    bed.store.register(&defs, NOW).await.unwrap();
+    // As a node leaves them behind: stopped, or killed while it ran.
+    let stopped = Gate::NotRunning { state: State::Stopped };
+    bed.store.set_blocked(&"nightly".into(), Some(stopped), NOW).await.unwrap();
+    let gave_up = Gate::GaveUp { since: None, error: Some("disk full".to_owned()) };
+    bed.store.set_blocked(&"chores".into(), Some(gave_up), NOW).await.unwrap();
+    let pause =
+        ActRequest { worker: "by-hand".into(), action: Action::Pause, by: "ada".to_owned() };
+    bed.control.act(pause).await.unwrap();
+    let killed = watchbell_core::Statement::new(
+        "update ops.workers set state = 'RUNNING', lease_owner = 'gone', lease_expires_at = $2
+         where name = $1",
+        values![SYNC, NOW],
+    );
+    bed.temp.db.apply(vec![killed]).await.unwrap();
+    let waiting = async || -> BTreeMap<String, String> {
+        let lines = bed.control.workers().await.unwrap().into_iter();
+        lines.map(|l| (l.record.name.to_string(), l.waiting.unwrap_or_default())).collect()
+    };
+    let told = waiting().await;
+    assert_eq!(told["nightly"], "no node runs");
+    assert_eq!(told["hourly"], "no node runs");
+    assert_eq!(told[SYNC], "no node runs");
+    assert_eq!(told["chores"], "it failed too often to be restarted: disk full");
+    assert!(told["by-hand"].starts_with("it was paused by ada"), "{told:?}");
+    for worker in ["nightly", SYNC] {
+        let e = bed.control.explain(worker.to_owned()).await.unwrap();
+        assert_eq!((e.verdict, &e.gates[0]), (Verdict::Waiting, &Gate::NoNode), "{e}");
+        assert!(e.to_string().contains("to clear it: start one with `watchbell up`"), "{e}");
+    }
+    // A lease that holds is the sign of a node elsewhere.
+    let alive = watchbell_core::Statement::new(
+        "update ops.workers set lease_expires_at = $2 where name = $1",
+        values![SYNC, NOW + HOUR],
+    );
+    bed.temp.db.apply(vec![alive]).await.unwrap();
+    assert_eq!(waiting().await[SYNC], "");
+    let e = bed.control.explain(SYNC.to_owned()).await.unwrap();
+    assert!(matches!(e.gates[0], Gate::LeaseHeld { .. }), "{e}");
+}
+
+#[tokio::test]
 async fn a_missing_cover_leads_to_the_venue() {
     let bed = Bed::new(false).await;
     bed.cover(NOW - HOUR * 2).await;
@@ -257,11 +303,13 @@ async fn a_missing_cover_leads_to_the_venue() {
         assert!(matches!(e.gates[0], Gate::CoverMissing { .. }), "{e}");
         let behind = &e.chain[0];
         assert_eq!(behind.subject, format!("worker {SYNC}"));
-        assert!(matches!(behind.gates[0], Gate::Condition { .. }), "{e}");
+        assert_eq!(behind.gates[0], Gate::NoNode);
+        assert!(matches!(behind.gates[1], Gate::Condition { .. }), "{e}");
     }
     let third = bed.control.explain(format!("{SERIES}/{}", NOW - HOUR)).await.unwrap();
     assert!(matches!(third.gates[0], Gate::EarlierWindow { .. }), "{third}");
     assert!(matches!(third.chain[0].gates[0], Gate::CoverMissing { .. }), "{third}");
+    assert_eq!(third.chain[0].chain[0].subject, format!("worker {SYNC}"));
     let done = bed.control.explain(format!("{SERIES}/{}", NOW - HOUR * 3)).await.unwrap();
     assert_eq!(done.verdict, Verdict::Done);
     let open = bed.control.explain(format!("{SERIES}/{NOW}")).await.unwrap();
@@ -277,8 +325,9 @@ async fn a_job_waits_for_its_worker_and_unknown_things_are_named() {
     let e = bed.control.explain(format!("job/{chore}")).await.unwrap();
     assert!(matches!(e.gates[0], Gate::Dependency { .. }), "{e}");
     assert_eq!(e.chain[0].subject, "worker chores");
-    // It needs the synchronisation in turn.
-    assert_eq!(e.chain[0].chain[0].subject, format!("worker {SYNC}"));
+    // What it needs in turn does not matter while no node runs.
+    assert_eq!(e.chain[0].gates[0], Gate::NoNode);
+    assert_eq!(e.chain[0].chain, []);
     let e = bed.control.explain(format!("job/{nobody}")).await.unwrap();
     assert!(matches!(e.gates[0], Gate::Unavailable { .. }), "{e}");
     assert_eq!(bed.control.job(chore).await.unwrap().kind, "chore");
@@ -437,10 +486,36 @@ async fn metrics_are_one_valid_text() {
     for line in [
         "watchbell_windows{series=\"hours\",state=\"complete\"} 1\n",
         "watchbell_node_running 0\n",
-        "# TYPE watchbell_db_commits_total counter\n",
         "# TYPE watchbell_klines_lag_seconds gauge\n",
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    // The writer's counters, and the process where the system tells.
+    let mut families = vec![
+        ("watchbell_db_jobs_total", "counter"),
+        ("watchbell_db_refused_total", "counter"),
+        ("watchbell_db_commits_total", "counter"),
+        ("watchbell_db_busy_total", "counter"),
+        ("watchbell_db_max_batch", "gauge"),
+        ("watchbell_db_queued", "gauge"),
+    ];
+    if std::path::Path::new("/proc/self/stat").exists() {
+        families.push(("process_resident_memory_bytes", "gauge"));
+        families.push(("process_cpu_seconds_total", "counter"));
+    }
+    let value = |name: &str| {
+        let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|v| v.parse::<f64>().ok())
+    };
+    for (name, kind) in families {
+        let head = format!("# TYPE {name} {kind}\n{name} ");
+        assert!(text.contains(&head), "{head} is not in\n{text}");
+        assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help in\n{text}");
+        assert!(value(name).is_some_and(|v| v >= 0.0), "{name} has no value in\n{text}");
+    }
+    for name in ["watchbell_db_jobs_total", "watchbell_db_commits_total", "watchbell_db_max_batch"]
+    {
+        assert!(value(name) > Some(0.0), "nothing is counted in {name}:\n{text}");
     }
 }
 

@@ -8,8 +8,7 @@ use serde_json::Value;
 use crate::harness::Home;
 
 fn hashes(home: &Home) -> BTreeMap<String, String> {
-    let windows =
-        home.run(["window", "list", "--limit", "10000", "--json"]).ok().json();
+    let windows = home.run(["window", "list", "--limit", "10000", "--json"]).ok().json();
     let windows = windows.as_array().expect("a list");
     windows
         .iter()
@@ -44,11 +43,19 @@ fn the_same_span_gives_the_same_hashes_also_after_repaired_faults() {
     let faulty = Home::new();
     faulty
         .run([
-            "demo", "--once", "--days", "1", "--no-http",
-            "--fault", "klines:500:p=0.1",
-            "--fault", "klines:reset:p=0.1",
-            "--fault", "klines:truncated:p=0.1",
-            "--fault", "klines:missing:p=0.01,heal=1",
+            "demo",
+            "--once",
+            "--days",
+            "1",
+            "--no-http",
+            "--fault",
+            "klines:500:p=0.1",
+            "--fault",
+            "klines:reset:p=0.1",
+            "--fault",
+            "klines:truncated:p=0.1",
+            "--fault",
+            "klines:missing:p=0.01,heal=1",
         ])
         .ok();
     let (clean, faulty) = (hashes(&clean), hashes(&faulty));
@@ -75,7 +82,8 @@ fn recorded_klines_are_complete_but_where_the_recording_has_a_hole() {
             let price = base * (1.0 + 0.001 * ((i * 37 % 101) as f64 - 50.0) / 50.0);
             let (low, high) = (price * 0.9995, price * 1.0005);
             let at = begin + i * 60_000;
-            writeln!(csv, "{at},{price:.2},{high:.2},{low:.2},{price:.2},{}.5", 10 + i % 7).unwrap();
+            writeln!(csv, "{at},{price:.2},{high:.2},{low:.2},{price:.2},{}.5", 10 + i % 7)
+                .unwrap();
         }
         std::fs::write(dir.join(format!("{symbol}-1m-20250301-20250301.csv")), csv).unwrap();
     }

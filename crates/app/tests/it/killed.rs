@@ -42,7 +42,7 @@ fn log_size(data: &Path) -> u64 {
 #[test]
 fn a_kill_at_any_moment_loses_nothing_and_leaves_nothing_half_done() {
     let seed = seed();
-    println!("WATCHBELL_KILL_SEED={seed}");
+    eprintln!("WATCHBELL_KILL_SEED={seed}");
     let mut dice = Dice(seed);
     let home = Home::new();
     for kill in 1..=KILLS {
@@ -50,9 +50,7 @@ fn a_kill_at_any_moment_loses_nothing_and_leaves_nothing_half_done() {
         // In the middle of its writing: after so many bytes, or so long if it has none to write.
         let (bytes, millis) = (dice.below(1_500_000), 100 + dice.below(1_200) as i64);
         let (begin, watch) = (log_size(&home.data()), Stopwatch::start());
-        while log_size(&home.data()).saturating_sub(begin) < bytes
-            && watch.millis().0 < millis
-        {
+        while log_size(&home.data()).saturating_sub(begin) < bytes && watch.millis().0 < millis {
             std::thread::yield_now();
         }
         child.kill();
@@ -62,7 +60,8 @@ fn a_kill_at_any_moment_loses_nothing_and_leaves_nothing_half_done() {
             let pending = &checked.json()["pending_migrations"];
             let fresh = pending.as_array().is_some_and(|p| !p.is_empty());
             assert!(
-                checked.json()["problems"] == Value::Array(Vec::new()) && (fresh || checked.code() == 0),
+                checked.json()["problems"] == Value::Array(Vec::new())
+                    && (fresh || checked.code() == 0),
                 "seed {seed}, kill {kill}: {checked:#?}"
             );
         }

@@ -28,9 +28,11 @@ use crate::node::{Action, Options, RunningView, WorkerView};
 use crate::recorder::{Record, Recorder};
 use crate::slot::Slot;
 
-/// Ticks that start before the supervisor looks at its messages again. Of ten thousand that come due
-/// together, the first are done before the last begin, and use the same memory and caches.
+/// Ticks that start before the supervisor gives up its thread for a moment. Of ten thousand that come
+/// due together, the first are done before the last begin, and use the same memory and caches.
 const BURST: usize = 256;
+/// Passes in a row without a look at the inbox: commands wait for no more than these.
+const STREAK: usize = 64;
 
 /// What the supervisor is told.
 pub(crate) enum Message {
@@ -180,7 +182,12 @@ impl Supervisor {
                 Some(effects) = self.effects.recv() => self.spread(&effects),
                 () = clock.sleep_until(next) => {}
             }
-            if self.fire_timers() {
+            // What is due at one moment starts before the reports of what has just started are
+            // read, or the last of ten thousand would wait for the bookkeeping of the first.
+            for _ in 0..STREAK {
+                if !self.fire_timers() {
+                    break;
+                }
                 // Its thread belongs to the cycles too: some that it has just started go first.
                 tokio::task::yield_now().await;
             }

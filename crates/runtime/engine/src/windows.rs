@@ -156,13 +156,13 @@ async fn judge(
     next: Next,
     now: Time,
 ) -> Result<Choice, Fault> {
-    let (start, version, scope) = match next {
+    let (start, version, mut scope, fixed) = match next {
         Next::New(start) => {
             // Before the end there is nothing to ask anybody.
             if now < start + spec.length + spec.settle {
                 return Ok(Choice::Idle { next: Some(start + spec.length + spec.settle) });
             }
-            (start, 1, unit.worker.scope(start).await.map_err(Fault::Transient)?)
+            (start, 1, fresh_scope(unit, start).await?, false)
         }
         Next::Known(w) => {
             if let Some(at) = w.next_attempt_at.filter(|at| *at > now) {
@@ -171,13 +171,39 @@ async fn judge(
                 return Ok(Choice::Blocked { gates: vec![gate], next: Some(at) });
             }
             // A correction has no scope before its first claim.
-            let scope = match w.scope {
-                known if !known.is_empty() => known,
-                _ => unit.worker.scope(w.start).await.map_err(Fault::Transient)?,
-            };
-            (w.start, w.version, scope)
+            let fixed = !w.scope.is_empty();
+            let scope = if fixed { w.scope } else { fresh_scope(unit, w.start).await? };
+            (w.start, w.version, scope, fixed)
         }
     };
+    loop {
+        let choice = weigh(store, spec, start, version, &scope, now).await?;
+        if fixed || !matches!(choice, Choice::Run(_)) {
+            return Ok(choice);
+        }
+        // The scope was read before the covers, and a commit between the two may have shrunk it: a
+        // key that turned out not to exist is covered by that knowledge. Once both agree, they hold.
+        let again = fresh_scope(unit, start).await?;
+        if again == scope {
+            return Ok(choice);
+        }
+        scope = again;
+    }
+}
+
+async fn fresh_scope(unit: &Unit, start: Time) -> Result<Vec<String>, Fault> {
+    unit.worker.scope(start).await.map_err(Fault::Transient)
+}
+
+/// Whether a window of this scope may run: the facts, and what `core` says of them.
+async fn weigh(
+    store: &dyn Store,
+    spec: &WindowSpec,
+    start: Time,
+    version: i64,
+    scope: &[String],
+    now: Time,
+) -> Result<Choice, Fault> {
     let mut covers = BTreeMap::new();
     let mut windows = BTreeMap::new();
     let end = start + spec.length;
@@ -202,10 +228,11 @@ async fn judge(
             }
         }
     }
-    let facts = InputFacts { scope: &scope, covers: &covers, windows: &windows, earlier: None };
+    let facts = InputFacts { scope, covers: &covers, windows: &windows, earlier: None };
     Ok(match window::readiness(spec, start, &facts, now) {
         Ok(()) => {
-            Choice::Run(Target::Window { series: spec.series.clone(), start, end, version, scope })
+            let (series, scope) = (spec.series.clone(), scope.to_vec());
+            Choice::Run(Target::Window { series, start, end, version, scope })
         }
         Err(gates) => {
             let next = gates.iter().find_map(|gate| match gate {

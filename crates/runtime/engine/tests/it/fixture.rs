@@ -100,7 +100,8 @@ pub(crate) struct Scripted {
     script: Mutex<VecDeque<Act>>,
     otherwise: Mutex<Act>,
     origin: Mutex<Option<Time>>,
-    scope: Vec<String>,
+    /// What it answers when asked for a scope, one after another; the last one stays.
+    scopes: Mutex<VecDeque<Vec<String>>>,
     releases: Semaphore,
     journal: Arc<Journal>,
 }
@@ -132,6 +133,12 @@ impl Drop for Ended<'_> {
 }
 
 impl Scripted {
+    /// Answers these scopes in turn, and the last one from then on.
+    pub(crate) fn scopes(&self, scopes: &[&[&str]]) {
+        let owned = |keys: &&[&str]| keys.iter().map(|k| (*k).to_owned()).collect();
+        *lock(&self.scopes) = scopes.iter().map(owned).collect();
+    }
+
     pub(crate) fn name(&self) -> &WorkerName {
         &self.def.name
     }
@@ -235,7 +242,9 @@ impl Worker for Scripted {
     }
 
     fn scope<'a>(&'a self, _start: Time) -> BoxFuture<'a, Result<Vec<String>, BoxError>> {
-        Box::pin(async { Ok(self.scope.clone()) })
+        let mut scopes = lock(&self.scopes);
+        let scope = if scopes.len() > 1 { scopes.pop_front() } else { scopes.front().cloned() };
+        Box::pin(async move { Ok(scope.unwrap_or_default()) })
     }
 
     fn first_window<'a>(&'a self, from: Time) -> BoxFuture<'a, Result<Option<Time>, BoxError>> {
@@ -296,7 +305,7 @@ impl World {
             script: Mutex::default(),
             otherwise: Mutex::new(Act::Write),
             origin: Mutex::new(Some(T0)),
-            scope: vec!["BTC".into()],
+            scopes: Mutex::new([vec!["BTC".to_owned()]].into()),
             releases: Semaphore::new(0),
             journal: Arc::clone(&self.journal),
         })
@@ -385,10 +394,14 @@ impl World {
 
     /// Covers `klines` of BTC, as a sync would have done.
     pub(crate) async fn cover(&self, boot: &Boot, from: i64, to: i64) {
+        self.cover_key(boot, "BTC", from, to).await;
+    }
+
+    pub(crate) async fn cover_key(&self, boot: &Boot, key: &str, from: i64, to: i64) {
         let statement = Statement::new(
-            "insert into ops.covers (source, key, from_at, to_at) values ('klines', 'BTC', $1, $2)
+            "insert into ops.covers (source, key, from_at, to_at) values ('klines', $1, $2, $3)
              on conflict (source, key, from_at) do update set to_at = excluded.to_at",
-            values![at(from), at(to)],
+            values![key, at(from), at(to)],
         );
         self.db.apply(vec![statement]).await.expect("a cover");
         let effects = Effects { covers: ["klines".to_owned()].into(), ..Effects::default() };

@@ -41,6 +41,22 @@ async fn a_window_waits_for_its_end_its_settle_time_and_its_inputs() {
 }
 
 #[tokio::test]
+async fn a_scope_that_shrinks_while_the_inputs_are_read_is_read_again() {
+    let w = World::new().await;
+    let m = minute(&w);
+    let boot = w.boot(&[&m]).await;
+    w.run_to(65).await;
+    w.cover_key(&boot, "GONE", 0, 60).await;
+    // Between the two looks the other key turned out not to exist, and was covered as such.
+    m.scopes(&[&["BTC", "GONE"], &["BTC"]]);
+    w.cover(&boot, 0, 60).await;
+    assert_eq!(w.windows("minute").await, ["0v1 complete"]);
+    let window = w.store.window(&"minute".into(), at(0)).await.unwrap().pop().unwrap();
+    assert_eq!(window.scope, ["BTC"]);
+    w.down(boot).await;
+}
+
+#[tokio::test]
 async fn windows_that_became_ready_together_are_computed_in_order() {
     let w = World::new().await;
     let m = minute(&w);

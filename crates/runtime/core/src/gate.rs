@@ -297,7 +297,9 @@ impl Gate {
             Self::Exhausted { .. } => operator(
                 "fix the cause, then ask for it anew (backfill with --recompute)".to_owned(),
             ),
-            Self::NoNode => operator("start one with `watchbell up`".to_owned()),
+            Self::NoNode => {
+                operator("start one with `watchbell up` or `watchbell demo`".to_owned())
+            }
             Self::OnCommand => operator("run it".to_owned()),
         }
     }
@@ -400,7 +402,8 @@ impl fmt::Display for Gate {
                 suffix(f, error.as_deref())
             }
             Self::Exhausted { attempts, error } => {
-                write!(f, "all {attempts} attempts were used")?;
+                let s = if *attempts == 1 { "" } else { "s" };
+                write!(f, "it was given up after {attempts} attempt{s}")?;
                 suffix(f, error.as_deref())
             }
             Self::NothingQueued { kinds } => write!(f, "no {} job is queued", kinds.join(" or ")),
@@ -481,7 +484,7 @@ mod tests {
             "it failed, and starts again at @; clears at @",
             "many workers failed at once, so restarts wait until @; clears at @",
             "it needs market-sync, which is FAILED; clears when market-sync runs",
-            "no node runs; to clear it: start one with `watchbell up`",
+            "no node runs; to clear it: start one with `watchbell up` or `watchbell demo`",
             "it is INITIALIZING; clears when it is no longer INITIALIZING",
             "venue:x is not well: banned (until @); clears at @",
             "its cycle 4 has been running since @; clears when cycle 4 ends",
@@ -503,7 +506,7 @@ mod tests {
             "m30 has no input yet, so its first window is not known; clears when its first input \
              is stored",
             "attempt 2 did not finish, and the next is at @: no answer; clears at @",
-            "all 5 attempts were used; to clear it: fix the cause, then ask for it anew (backfill with --recompute)",
+            "it was given up after 5 attempts; to clear it: fix the cause, then ask for it anew (backfill with --recompute)",
             "no a or b job is queued; clears when a job is enqueued",
             "no window.* event is new; clears when such an event is emitted",
             "it runs only when an operator says so; to clear it: run it",

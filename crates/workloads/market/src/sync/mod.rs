@@ -3,8 +3,11 @@
 //!
 //! Each page is one fenced step: rows, cursor, gaps and cover together, so the cursor never moves
 //! over a candle that was neither stored nor asked for. A missing candle is a *gap* until the venue
-//! has answered often enough ([`Config::hole_after`]), once a run, that it has none; then it is a *hole*, and the cover
-//! passes over it. Only closed candles count, and only two seconds after their close.
+//! has answered often enough ([`Config::hole_after`]), once a run, that it has none; then it is a
+//! *hole*, and the cover passes over it. Only closed candles count, and only two seconds after their
+//! close.
+
+mod gaps;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -12,8 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 use watchbell_core::{
-    BoxFuture, Commit, Condition, Cover, Cycle, Definition, Done, Fault, Millis, Statement, Time,
-    Trigger, Worker, values,
+    BoxFuture, Commit, Condition, Cycle, Definition, Done, Fault, Millis, Statement, Time, Trigger,
+    Worker, values,
 };
 use watchbell_db::{Database, DbError};
 use watchbell_venues::binance::wire::{Interval, Kline};
@@ -21,6 +24,7 @@ use watchbell_venues::binance::{
     BinanceClient, CallRecord, Class, State as VenueState, VenueError,
 };
 
+use self::gaps::{between, cover, missing, state_word};
 use crate::Config;
 use crate::universe::{self, BASE, MINUTE, UNLISTED_AFTER};
 use crate::view;
@@ -36,9 +40,6 @@ pub const KLINES: &str = "klines:1m";
 const FINALITY: Millis = Millis::from_secs(2);
 /// Most candles of a page.
 const PAGE: usize = 1000;
-/// A hole younger than this is asked for again once a day.
-const RECHECK_WITHIN: Millis = Millis::from_days(30);
-const RECHECK_EVERY: Millis = Millis::from_days(1);
 /// How long lines of the synchronisation log are kept.
 const LOG_KEPT: Millis = Millis::from_days(7);
 /// How often the venue is asked what it lists.
@@ -424,105 +425,6 @@ impl Sync {
         ));
     }
 
-    /// Asks again for what was missing, and for young holes once a day.
-    async fn repair(&self, cycle: &Cycle, track: &Track, report: &mut Report) -> Result<(), Stop> {
-        let now = cycle.now();
-        let gaps = self
-            .db
-            .query(
-                "select from_at, to_at, state, answers from ingest.kline_gaps
-                 where symbol = $1 and interval_label = $2 and (
-                   state = 'pending'
-                   or (state = 'hole' and to_at > $3 and tried_at < $4 and to_at - from_at < $5)
-                 )
-                 order by from_at limit $6",
-                values![
-                    Arc::clone(&track.symbol),
-                    BASE,
-                    now - RECHECK_WITHIN,
-                    now - RECHECK_EVERY,
-                    UNLISTED_AFTER,
-                    self.max_gaps_per_run
-                ],
-            )
-            .await
-            .map_err(database)?;
-        for row in gaps {
-            let gap = || -> Result<_, DbError> {
-                Ok((Time(row.i64(0)?), Time(row.i64(1)?), row.text(2)? == "hole", row.i64(3)?))
-            };
-            let (from, to, was_hole, answers) = gap().map_err(database)?;
-            let end = Some(to - MINUTE);
-            let client = self.client.backfill();
-            let page = client.klines(&track.symbol, Interval::M1, Some(from), end, PAGE).await?;
-            report.pages += 1;
-            let full = page.rows.len() == PAGE;
-            let until =
-                if full { page.rows.last().map_or(to, |r| r.open_time + MINUTE) } else { to };
-            let commit = self.settle_gap(
-                &track.symbol,
-                Gap { from, to, until, was_hole, answers: answers + 1 },
-                &page.rows,
-                now,
-                report,
-            );
-            self.step(cycle, commit).await?;
-            if cycle.cancelled() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn settle_gap(
-        &self,
-        symbol: &Arc<str>,
-        gap: Gap,
-        rows: &[Kline],
-        now: Time,
-        report: &mut Report,
-    ) -> Commit {
-        let mut commit = Commit::new();
-        commit.push(Statement::new(
-            "delete from ingest.kline_gaps
-             where symbol = $1 and interval_label = $2 and from_at = $3",
-            values![Arc::clone(symbol), BASE, gap.from],
-        ));
-        if !rows.is_empty() {
-            commit.push(insert(symbol, rows));
-            report.rows += rows.len() as u64;
-            report.repaired += 1;
-            commit.emit(
-                if gap.was_hole { "klines.late" } else { "klines.repaired" },
-                &**symbol,
-                serde_json::json!({
-                    "symbol": &**symbol, "from": gap.from, "to": gap.until, "rows": rows.len(),
-                }),
-            );
-        }
-        let still = missing(gap.from, gap.until, rows.iter().map(|r| r.open_time));
-        for &(from, to) in &still {
-            let hole = gap.answers >= self.hole_after;
-            commit.push(gap_row(symbol, (from, to), hole, gap.answers, now));
-            if hole && !gap.was_hole {
-                report.holes += 1;
-                commit.emit(
-                    "klines.hole",
-                    &**symbol,
-                    serde_json::json!({ "symbol": &**symbol, "from": from, "to": to }),
-                );
-            }
-        }
-        if gap.until < gap.to {
-            commit.push(gap_row(symbol, (gap.until, gap.to), gap.was_hole, 1, now));
-        }
-        let waits = if gap.answers >= self.hole_after { &[][..] } else { &still[..] };
-        for (a, b) in between(gap.from, gap.until, waits) {
-            commit.covers.push(cover(symbol, a, b));
-        }
-        commit
-    }
-
     /// Compares a candle that is stored with what the venue says now; the newer one wins, and the
     /// older one is kept.
     async fn revise(
@@ -618,16 +520,6 @@ fn database(e: DbError) -> Stop {
     Stop::Fault(e.into())
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Gap {
-    from: Time,
-    to: Time,
-    /// How far the newest answer speaks.
-    until: Time,
-    was_hole: bool,
-    answers: i64,
-}
-
 /// The insert of a page: idempotent, for a closed candle does not change.
 pub fn insert(symbol: &Arc<str>, rows: &[Kline]) -> Statement {
     let interval: Arc<str> = Arc::from(BASE);
@@ -658,80 +550,4 @@ pub fn insert(symbol: &Arc<str>, rows: &[Kline]) -> Statement {
         13,
         params,
     )
-}
-
-/// The state of a gap, as it is stored.
-const fn state_word(hole: bool) -> &'static str {
-    if hole { "hole" } else { "pending" }
-}
-
-fn gap_row(
-    symbol: &Arc<str>,
-    (from, to): (Time, Time),
-    hole: bool,
-    answers: i64,
-    now: Time,
-) -> Statement {
-    Statement::new(
-        "insert into ingest.kline_gaps
-           (symbol, interval_label, from_at, to_at, state, answers, found_at, tried_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $7)",
-        values![Arc::clone(symbol), BASE, from, to, state_word(hole), answers, now],
-    )
-}
-
-fn cover(symbol: &Arc<str>, from: Time, to: Time) -> Cover {
-    Cover { source: KLINES.into(), key: symbol.to_string(), from, to }
-}
-
-/// The stretches of `[from, until)` without a candle.
-fn missing(from: Time, until: Time, opens: impl Iterator<Item = Time>) -> Vec<(Time, Time)> {
-    let mut gaps = Vec::new();
-    let mut next = from;
-    for open in opens {
-        if open > next {
-            gaps.push((next, open));
-        }
-        next = next.max(open + MINUTE);
-    }
-    if next < until {
-        gaps.push((next, until));
-    }
-    gaps
-}
-
-/// The stretches of `[from, until)` outside of `gaps`.
-fn between(from: Time, until: Time, gaps: &[(Time, Time)]) -> Vec<(Time, Time)> {
-    let mut pieces = Vec::new();
-    let mut next = from;
-    for &(gap_from, gap_to) in gaps {
-        if gap_from > next {
-            pieces.push((next, gap_from));
-        }
-        next = gap_to;
-    }
-    if next < until {
-        pieces.push((next, until));
-    }
-    pieces
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn m(n: i64) -> Time {
-        Time(n * MINUTE.0)
-    }
-
-    #[test]
-    fn what_is_missing_and_what_lies_between_fill_the_page() {
-        let gaps = missing(m(0), m(10), [m(1), m(2), m(5), m(8)].into_iter());
-        assert_eq!(gaps, [(m(0), m(1)), (m(3), m(5)), (m(6), m(8)), (m(9), m(10))]);
-        let rest = between(m(0), m(10), &gaps);
-        assert_eq!(rest, [(m(1), m(3)), (m(5), m(6)), (m(8), m(9))]);
-        assert_eq!(missing(m(0), m(3), std::iter::empty()), [(m(0), m(3))]);
-        assert_eq!(between(m(0), m(3), &[]), [(m(0), m(3))]);
-        assert_eq!(missing(m(0), m(2), [m(0), m(1)].into_iter()), []);
-    }
 }

@@ -174,7 +174,7 @@ pub(crate) struct Run {
 }
 
 /// The setting that says so in the store itself, so that a copy of the file knows it too.
-const SIMULATED: &str = "simulated-market";
+pub(crate) const SIMULATED: &str = "simulated-market";
 
 /// Opens the installation and starts its node. On an error nothing is left running.
 pub(crate) async fn start(config: &Config, run: Run) -> Result<Running, ControlError> {

@@ -92,6 +92,29 @@ impl Marker {
         Ok(seen.flatten().max().map_or(self.market, |t| t.max(self.market)))
     }
 
+    /// What one market's setting in a store says.
+    fn setting(&self) -> serde_json::Value {
+        serde_json::json!({ "seed": self.seed, "klines": self.klines })
+    }
+
+    /// For a store without a marker beside it: a restored copy of this market's, which goes on where
+    /// it was. Any other store is left alone.
+    async fn restored(self, config: &Config) -> Result<Self, ControlError> {
+        let opened = crate::installation::open(config, self.wall).await?;
+        let known = opened.store.setting(compose::SIMULATED).await;
+        let known = known.map_err(|e| ControlError::unavailable(chain(&e)))?;
+        let market = self.last_known(&*opened.store).await?;
+        opened.db.close().await.map_err(|e| crate::installation::trouble(&e))?;
+        if known != Some(self.setting()) {
+            return Err(ControlError::conflict(format!(
+                "the data directory {} holds a store that is not this demonstration's",
+                config.data_dir.display()
+            ))
+            .help("choose another one with --data-dir DIR"));
+        }
+        Ok(Self { market, ..self })
+    }
+
     /// Where the market goes on at a new start: it ran on while the demonstration was stopped, but
     /// not for long.
     fn resume(&self, last_known: Time, wall: Time) -> Time {
@@ -174,7 +197,7 @@ pub(crate) async fn run(
         args.speed,
         config.data_dir.display()
     ));
-    let simulated = Some(serde_json::json!({ "seed": marker.seed, "klines": marker.klines }));
+    let simulated = Some(marker.setting());
     let run = Run { clock: clock.clone(), only_timed: false, history_from, simulated };
     let lengths = config.market.windows.clone();
     let running = compose::start(&config, run).await?;
@@ -260,13 +283,11 @@ async fn place(
 ) -> Result<(Marker, Time), ControlError> {
     let seed = args.klines.is_none().then_some(args.seed);
     let klines = args.klines.as_ref().map(|dir| dir.canonicalize().unwrap_or_else(|_| dir.clone()));
-    let known = Marker::read(&config.data_dir)?;
+    let mut known = Marker::read(&config.data_dir)?;
     if known.is_none() && config.store.path.exists() {
-        return Err(ControlError::conflict(format!(
-            "the data directory {} holds a store that is not a demonstration's",
-            config.data_dir.display()
-        ))
-        .help("choose another one with --data-dir DIR"));
+        let fresh =
+            Marker { seed, klines: klines.clone(), wall, market: span.0, speed: args.speed };
+        known = Some(fresh.restored(config).await?);
     }
     let now = match &known {
         Some(m) if (m.seed, &m.klines) != (seed, &klines) => {

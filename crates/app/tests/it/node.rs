@@ -96,6 +96,12 @@ fn a_backup_restores_what_was_there() {
     home.run(["db", "restore", copy]).ok();
     assert_eq!(home.run(list).ok().json(), windows);
     home.run(["db", "restore", "--force", copy]).ok();
+    // A copy elsewhere is still the demonstration's: it goes on as one, and as nothing else.
+    let other = Home::new();
+    other.run(["db", "restore", copy]).ok();
+    assert_eq!(other.run(["up", "--no-http"]).code(), 4);
+    assert_eq!(other.run(["demo", "--once", "--seed", "99", "--no-http"]).code(), 4);
+    other.run(["demo", "--once", "--days", "1", "--no-http"]).ok();
     let check = home.run(["db", "check", "--json"]).ok().json();
     assert_eq!(check["problems"], Value::Array(Vec::new()));
 }

@@ -154,6 +154,7 @@ pub(crate) fn session(now: Time) -> SessionRecord {
 
 /// The name of this machine.
 pub(crate) fn host() -> String {
+    // Only a label: where the kernel does not tell, the environment may, and else none is needed.
     let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let named = kernel.or_else(|| std::env::var("HOSTNAME").ok());
     named

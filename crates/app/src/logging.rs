@@ -17,9 +17,15 @@ pub(crate) fn start(log: &Log, verbose: u8, quiet: bool) {
     };
     // The libraries underneath speak only when they have something to warn of.
     let default = format!("warn,watchbell={level}");
-    let filter = std::env::var("WATCHBELL_LOG").ok().and_then(|f| f.parse::<EnvFilter>().ok());
+    let asked = std::env::var("WATCHBELL_LOG").ok().filter(|f| !f.is_empty());
+    let parsed = asked.as_deref().map(str::parse::<EnvFilter>);
+    let (filter, unread) = match parsed {
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(e)) => (EnvFilter::new(default), Some(e)),
+        None => (EnvFilter::new(default), None),
+    };
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter.unwrap_or_else(|| EnvFilter::new(default)))
+        .with_env_filter(filter)
         .with_span_events(FmtSpan::NONE)
         .with_target(false)
         // A reader of the log that goes away must not take a worker with it.
@@ -32,4 +38,9 @@ pub(crate) fn start(log: &Log, verbose: u8, quiet: bool) {
     };
     // Only a second start can fail, and then the first one's lines are good enough.
     drop(started);
+    if let Some(e) = unread {
+        tracing::warn!(
+            "WATCHBELL_LOG is not a filter ({e}) and is ignored: use one such as `watchbell=debug`"
+        );
+    }
 }

@@ -259,6 +259,13 @@ impl LocalControl {
             };
             engine.act(&worker, action, &by).await.map_err(ControlError::conflict)?;
         } else {
+            if self.elsewhere {
+                // It would be stored, and the node would not know before its next start.
+                return Err(ControlError::conflict(
+                    "a node runs here without its API, so it cannot be told",
+                )
+                .help("stop that node first, or start it without --no-http"));
+            }
             if let Some(why) = unit.def.unavailable.as_ref().filter(|_| action != Action::Stop) {
                 return Err(ControlError::conflict(format!("`{worker}` is unavailable: {why}")));
             }

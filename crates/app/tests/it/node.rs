@@ -52,6 +52,23 @@ fn a_command_gets_the_same_answer_from_the_node_and_from_the_store() {
 }
 
 #[test]
+fn a_node_without_its_api_is_known_and_is_not_steered_in_vain() {
+    let home = Home::new();
+    let mut node = home.spawn(["demo", "--days", "1", "--no-http"]);
+    node.wait_for("live.");
+    let status = home.run(["status", "--json"]).ok().json();
+    assert_eq!(status["node"]["running"], true);
+    let refused = home.run(["worker", "pause", "market-sampler"]);
+    assert_eq!(refused.code(), 4, "{refused:?}");
+    assert!(refused.err.contains("without its API"), "{refused:?}");
+    assert!(node.terminate().success());
+    let mut list = home.command(["worker", "pause", "market-sampler"]);
+    list.env("WATCHBELL_LOG", "garbage==");
+    let paused = finish(list).ok();
+    assert!(paused.err.contains("WATCHBELL_LOG is not a filter"), "{paused:?}");
+}
+
+#[test]
 fn a_dry_run_writes_nothing() {
     let home = Home::new();
     home.run(["demo", "--once", "--days", "1", "--no-http"]).ok();

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::job::Mask;
 use crate::units::{Millis, SeriesName, Time, WorkerName};
 
 /// One parameter or one cell: the types that both database engines share.
@@ -205,34 +206,66 @@ pub struct NewEvent {
     pub payload: serde_json::Value,
 }
 
-/// A job to enqueue in the commit.
-#[derive(Debug, Clone, PartialEq)]
+/// A job to enqueue.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NewJob {
-    /// Which kind of work; a `queue` worker consumes one or more kinds.
+    /// Which kind of work.
     pub kind: String,
-    /// Input, as the kind defines it.
+    /// Input, as the kind's schema defines it.
+    #[serde(default = "empty")]
     pub payload: serde_json::Value,
-    /// While a job with the same key is queued or running, another is not added.
+    /// While a job of this kind with the same key is in a state of `unique_in`, no other is added.
+    #[serde(default)]
     pub unique_key: Option<String>,
+    /// The states that `unique_key` counts in.
+    #[serde(default)]
+    pub unique_in: Mask,
+    /// What the kind's limit per key counts by: a user, a symbol.
+    #[serde(default)]
+    pub limit_key: Option<String>,
     /// Not before this instant; `None` is at once.
+    #[serde(default)]
     pub run_at: Option<Time>,
-    /// Higher runs first.
-    pub priority: i32,
-    /// Attempts before the job is dead; always finite.
-    pub max_attempts: u32,
+    /// Higher runs first, 0 or more; `None` is the kind's.
+    #[serde(default)]
+    pub priority: Option<i32>,
+    /// Attempts before the job is dead, 1 or more; `None` is the kind's.
+    #[serde(default)]
+    pub max_attempts: Option<u32>,
+}
+
+fn empty() -> serde_json::Value {
+    serde_json::Value::Object(serde_json::Map::new())
 }
 
 impl NewJob {
-    /// A job of `kind` with default policy: at once, priority 0, five attempts.
+    /// A job of `kind` with the kind's own policy, at once.
     pub fn new(kind: impl Into<String>, payload: serde_json::Value) -> Self {
         Self {
             kind: kind.into(),
             payload,
             unique_key: None,
+            unique_in: Mask::default(),
+            limit_key: None,
             run_at: None,
-            priority: 0,
-            max_attempts: 5,
+            priority: None,
+            max_attempts: None,
         }
+    }
+
+    /// At most one with this key at a time, queued or running.
+    #[must_use]
+    pub fn unique(mut self, key: impl Into<String>) -> Self {
+        self.unique_key = Some(key.into());
+        self
+    }
+
+    /// Not before that instant.
+    #[must_use]
+    pub const fn at(mut self, run_at: Time) -> Self {
+        self.run_at = Some(run_at);
+        self
     }
 }
 

@@ -155,6 +155,160 @@ pub const fn next(state: State, event: Event) -> Result<State, Forbidden> {
 /// How often a job's holder may die before the job is given up.
 pub const MAX_RECLAIMS: u32 = 5;
 
+/// Longest payload, in bytes of JSON.
+pub const MAX_PAYLOAD: usize = 1 << 20;
+
+/// Longest result that is kept, in bytes of JSON; a longer one is replaced by a note of its length.
+pub const MAX_RESULT: usize = 64 << 10;
+
+/// Attempts that did not succeed and are kept of each job.
+pub const ATTEMPTS_KEPT: u32 = 20;
+
+/// A job cannot be asked for before that instant (2000-01-01): it is a mistake, such as seconds
+/// where milliseconds are meant. Any later one that has passed means at once.
+pub const OLDEST_RUN_AT: Time = Time(946_684_800_000);
+
+/// A kind of job: who may enqueue what, and how it is run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Kind {
+    /// Its name, such as `fetch_klines`.
+    pub name: String,
+    /// One sentence.
+    pub description: String,
+    /// JSON schema of the payload; `None` takes any JSON.
+    pub schema: Option<serde_json::Value>,
+    /// Priority of a job that names none; 0 or more, higher runs first.
+    pub priority: i32,
+    /// Attempts of a job that names none.
+    pub max_attempts: u32,
+    /// Pause after a failed attempt.
+    pub backoff: Backoff,
+    /// An attempt is asked to stop after this long, and aborted after twice this long. `None` is
+    /// the worker's.
+    pub timeout: Option<Millis>,
+    /// At most this many leased at once, over all nodes.
+    pub concurrency: Option<u32>,
+    /// At most this many leased at once of each limit key, over all nodes.
+    pub per_key: Option<u32>,
+    /// At most so many begun in a time, over all nodes.
+    pub rate: Option<Rate>,
+}
+
+impl Kind {
+    /// A kind with the default policy: any payload, priority 0, five attempts, no limits.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            description: String::new(),
+            schema: None,
+            priority: 0,
+            max_attempts: 5,
+            backoff: crate::retry::JOB,
+            timeout: None,
+            concurrency: None,
+            per_key: None,
+            rate: None,
+        }
+    }
+
+    /// Sets the description.
+    #[must_use]
+    pub fn describe(mut self, text: impl Into<String>) -> Self {
+        self.description = text.into();
+        self
+    }
+
+    /// Sets the schema of the payload.
+    #[must_use]
+    pub fn schema(mut self, schema: serde_json::Value) -> Self {
+        self.schema = Some(schema);
+        self
+    }
+
+    /// Sets the time limit of an attempt.
+    #[must_use]
+    pub const fn timeout(mut self, timeout: Millis) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Whether the claim must count what runs before it grants.
+    #[must_use]
+    pub const fn is_limited(&self) -> bool {
+        self.concurrency.is_some() || self.per_key.is_some() || self.rate.is_some()
+    }
+}
+
+/// A rate limit: on average `count` in each `per`, at most `count` at once (the generic cell rate
+/// algorithm, ITU-T I.371).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rate {
+    /// How many, 1 or more.
+    pub count: u32,
+    /// In what time.
+    pub per: Millis,
+}
+
+/// A set of job states: those in which a unique key keeps others away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mask(u8);
+
+impl Mask {
+    /// Only while it waits: another may be added as soon as it runs.
+    pub const QUEUED: Self = Self(0b1);
+    /// Queued or running.
+    pub const LIVE: Self = Self(0b11);
+    /// For as long as the store remembers the job, also when it has ended.
+    pub const EVER: Self = Self(0b1_1111);
+
+    /// The mask of these states; always with `queued`, without which a key would mean nothing.
+    #[must_use]
+    pub fn of(states: &[State]) -> Self {
+        Self(states.iter().fold(Self::QUEUED.0, |bits, s| bits | 1 << *s as u8))
+    }
+
+    /// Whether it names that state.
+    #[must_use]
+    pub const fn has(self, state: State) -> bool {
+        self.0 >> state as u8 & 1 == 1
+    }
+
+    /// As the store holds it: one bit for each state, in their order, from the lowest.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The mask of stored bits.
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits & Self::EVER.0 | Self::QUEUED.0)
+    }
+
+    /// Its states.
+    pub fn states(self) -> impl Iterator<Item = State> {
+        State::ALL.into_iter().filter(move |s| self.has(*s))
+    }
+}
+
+impl Default for Mask {
+    fn default() -> Self {
+        Self::LIVE
+    }
+}
+
+impl Serialize for Mask {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.states())
+    }
+}
+
+impl<'de> Deserialize<'de> for Mask {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self::of(&Vec::<State>::deserialize(deserializer)?))
+    }
+}
+
 /// A snooze lasts at least this long, so that a job that asks for none does not spin.
 pub const SHORTEST_SNOOZE: Millis = Millis::from_secs(1);
 
@@ -230,6 +384,23 @@ mod tests {
     }
 
     #[test]
+    fn a_mask_always_counts_what_waits() {
+        for (states, bits) in [
+            (&[][..], 1),
+            (&[State::Running], 3),
+            (&[State::Queued, State::Succeeded], 5),
+            (&State::ALL[..], 31),
+        ] {
+            let mask = Mask::of(states);
+            assert_eq!((mask.bits(), Mask::from_bits(bits)), (bits, mask));
+            assert!(mask.has(State::Queued));
+            let json = serde_json::to_string(&mask).unwrap();
+            assert_eq!(serde_json::from_str::<Mask>(&json).unwrap(), mask, "{json}");
+        }
+        assert_eq!(serde_json::to_string(&Mask::LIVE).unwrap(), r#"["queued","running"]"#);
+    }
+
+    #[test]
     fn the_last_attempt_says_what_happened() {
         let job = Attempts { id: 7, attempts: 3, max_attempts: 3, reclaims: 1 };
         assert_eq!(
@@ -279,7 +450,9 @@ mod tests {
                         prop_assert!(at >= now);
                         now = at;
                     }
-                    FollowUp::Finish => prop_assert!(false, "a failure does not finish a job"),
+                    FollowUp::Finish | FollowUp::Cancel { .. } => {
+                        prop_assert!(false, "a failure does not finish a job");
+                    }
                 }
             }
             prop_assert!(spent <= max_attempts.max(1) + MAX_RECLAIMS);

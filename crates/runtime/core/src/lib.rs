@@ -13,6 +13,7 @@
 //! 7. [`gate`]: why something may not run now.
 
 pub mod commit;
+pub mod effects;
 pub mod freshness;
 pub mod gate;
 pub mod graph;
@@ -28,7 +29,8 @@ pub mod window;
 pub mod worker;
 
 pub use commit::{Commit, Condition, Cover, Expect, NewEvent, NewJob, Statement, Value};
-pub use trigger::{Cause, Missed, Trigger, WindowInput, WindowSpec};
+pub use effects::Effects;
+pub use trigger::{Cause, Missed, QueueSpec, Trigger, WindowInput, WindowSpec};
 pub use units::{Bps, CycleId, Frac, Millis, Pct, SeriesName, SessionId, Time, Token, WorkerName};
 pub use worker::{
     BoxError, BoxFuture, Cycle, CycleInput, Definition, Done, EventRecord, Fault, Host, Ledger,

@@ -9,14 +9,23 @@
 //!   session)` still holds an unexpired lease. Zero rows matched refuses everything with
 //!   [`StoreError::Fenced`], and the store records the refusal in a transaction of its own
 //!   (cycle outcome `fenced`, and an event `commit.refused`).
-//! - **The caller says what time it is.** Every method that compares with or records the present
-//!   takes `now`; a store never asks the system.
+//! - **The caller says what time it is**, and the store says whether a lease has expired. Every
+//!   method that compares with or records the present takes `now`. Where several nodes share a
+//!   store, leases begin and end by the clock of the database instead, so that no node's clock can
+//!   take a lease from another; [`Store::beat_node`] tells how far the two are apart.
+
+mod queue;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::commit::{Commit, Condition, Cover, NewEvent, NewJob};
+pub use self::queue::{
+    AttemptRecord, Enqueued, HeldJob, JobAction, JobBatch, JobChange, JobChanged, JobClaim, JobEnd,
+    JobFilter, JobProgress, JobQuery, JobRecord, KindRecord, KindStats, Queue,
+};
+use crate::commit::{Commit, Condition, Cover, NewEvent};
+use crate::effects::Effects;
 use crate::gate::Gate;
 use crate::lifecycle::{Desired, State};
 use crate::schedule::Passed;
@@ -59,6 +68,14 @@ pub enum StoreError {
     /// The request contradicts the stored state; the text says how.
     #[error("{0}")]
     Conflict(String),
+    /// The request itself is wrong: nothing was done.
+    #[error("{place}: {problem}")]
+    Invalid {
+        /// Which part of it, such as `jobs[3].payload.symbol`.
+        place: String,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
     /// The database failed: busy, full, gone. The cause says what to do.
     #[error("the store failed")]
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -88,6 +105,70 @@ pub struct SessionRecord {
     pub note: String,
 }
 
+/// Without a word for this long, a node counts as lost and its session is closed.
+pub const NODE_LOST_AFTER: Millis = Millis::from_secs(60);
+
+/// A node's sign of life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeBeat {
+    /// Its boot.
+    pub session: SessionId,
+    /// How long until the next one is overdue.
+    pub ttl: Millis,
+    /// By how much the store's clock was ahead of the node's, at the last answer; `None` before
+    /// the first.
+    pub skew: Option<Millis>,
+    /// How long that answer took.
+    pub round_trip: Option<Millis>,
+    /// Where its API is, if it serves one.
+    pub api: Option<String>,
+    /// Its profile.
+    pub profile: String,
+}
+
+/// The store's answer to a sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeAnswer {
+    /// What the store's clock said; the caller's own `now` where the two are one.
+    pub store_now: Time,
+    /// Sessions that were closed on behalf of lost nodes.
+    pub lost: u64,
+}
+
+/// A node, as the others see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Its boot.
+    pub session: SessionRecord,
+    /// Its newest sign of life, by the store's clock; `None` where there can be one node only.
+    pub seen_at: Option<Time>,
+    /// Whether that is longer ago than it promised.
+    pub overdue: bool,
+    /// By how much the store's clock is ahead of the node's, as it measured.
+    pub skew: Option<Millis>,
+    /// How long its newest answer from the store took.
+    pub round_trip: Option<Millis>,
+    /// Where its API is.
+    pub api: Option<String>,
+    /// Its profile.
+    pub profile: String,
+    /// Workers whose lease it holds, with the lease's token.
+    pub holds: Vec<(WorkerName, Token)>,
+    /// Jobs that it holds.
+    pub jobs: i64,
+}
+
+/// Whether a node hears what others tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hearing {
+    /// There is no other node.
+    Alone,
+    /// Words arrive; polling is only the floor.
+    Listening,
+    /// Words do not arrive at present, or cannot (a transaction pooler): poll.
+    Deaf,
+}
+
 /// What [`Store::recover`] cleaned up after sessions that ended without a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Recovered {
@@ -102,7 +183,7 @@ pub struct Recovered {
 }
 
 /// A worker at registration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Registration {
     /// Name.
     pub name: WorkerName,
@@ -115,6 +196,8 @@ pub struct Registration {
     /// Event kinds, for an `on` worker: its subscription. A new subscriber starts at the newest
     /// event of that moment.
     pub subscribes: Vec<String>,
+    /// Job kinds, for a `queue` worker.
+    pub kinds: Vec<job::Kind>,
     /// Why it cannot run on this node.
     pub unavailable: Option<String>,
 }
@@ -200,23 +283,54 @@ pub struct Transition {
     pub session: SessionId,
 }
 
-/// A heartbeat of a quiet worker, flushed with others: counts are added to the row's.
+/// A heartbeat of a quiet worker or of a queue's worker, flushed with others: counts are added to
+/// the row's.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Beat {
     /// The worker.
     pub worker: WorkerName,
     /// Cycles finished since the last flush.
     pub runs: i64,
+    /// Those of them that failed.
+    pub errors: i64,
+    /// Failures since the newest success; since the last flush, where none succeeded.
+    pub failing: i64,
+    /// End of the newest that succeeded; `None` where none did.
+    pub last_success_at: Option<Time>,
+    /// End of the newest that failed, and its error.
+    pub last_error: Option<(Time, String)>,
     /// Start of the newest.
     pub last_started_at: Time,
     /// End of the newest.
     pub last_completed_at: Time,
     /// Its duration.
     pub latency: Millis,
-    /// Its summary.
+    /// Summary of the newest that succeeded.
     pub summary: serde_json::Value,
     /// Next due instant.
     pub next_due: Option<Time>,
+}
+
+impl Beat {
+    /// Adds what came after it.
+    pub fn add(&mut self, later: Self) {
+        self.runs += later.runs;
+        self.errors += later.errors;
+        if later.last_success_at.is_some() {
+            self.failing = later.failing;
+            self.last_success_at = later.last_success_at;
+            self.summary = later.summary;
+        } else {
+            self.failing += later.failing;
+        }
+        if later.last_error.is_some() {
+            self.last_error = later.last_error;
+        }
+        self.last_started_at = later.last_started_at;
+        self.last_completed_at = later.last_completed_at;
+        self.latency = later.latency;
+        self.next_due = later.next_due;
+    }
 }
 
 /// A wish to run something.
@@ -261,12 +375,6 @@ pub enum Target {
     /// The next event after the worker's cursor that its subscription matches and whose retry time
     /// has come. Events are delivered one at a time, in order.
     Event,
-    /// The next due job of these kinds: by priority, then due time, then number. Expired leases of
-    /// other jobs of these kinds are reclaimed on the way.
-    Job {
-        /// Kinds.
-        kinds: Vec<String>,
-    },
     /// The continuous run of a stream.
     Stream,
     /// An operator's command.
@@ -289,7 +397,7 @@ pub enum Claim {
     },
     /// That occurrence, or that window, is already done.
     Taken,
-    /// No event or job is due; the next one that has a time is due then.
+    /// No event is due; the next one that has a time is due then.
     Nothing {
         /// When to look again, if known.
         next: Option<Time>,
@@ -301,7 +409,7 @@ pub enum Claim {
 pub struct Grant {
     /// Fencing token.
     pub token: Token,
-    /// Cycle row; 0 for a standing lease.
+    /// Cycle row; 0 for a standing lease and for a job.
     pub cycle: CycleId,
     /// Why it runs.
     pub cause: Cause,
@@ -324,7 +432,8 @@ pub struct Publication {
     pub session: SessionId,
     /// The right to do so.
     pub token: Token,
-    /// The cycle; 0 for a quiet worker, whose cycle row is then written by this publication.
+    /// The cycle; 0 for a job, which has none, and for a quiet worker, whose cycle row is then
+    /// written by this publication.
     pub cycle: CycleId,
     /// Why it ran.
     pub cause: Cause,
@@ -440,6 +549,11 @@ pub enum FollowUp {
     /// the cursor moved).
     GiveUp {
         /// Why, in an operator's words.
+        reason: String,
+    },
+    /// An operator ended the job.
+    Cancel {
+        /// Who, and why.
         reason: String,
     },
 }
@@ -579,52 +693,6 @@ pub struct BackfillRecord {
     pub finished_at: Option<Time>,
 }
 
-/// A job's row.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct JobRecord {
-    /// Number.
-    pub id: i64,
-    /// Kind.
-    pub kind: String,
-    /// Payload.
-    pub payload: serde_json::Value,
-    /// State.
-    pub state: job::State,
-    /// Priority.
-    pub priority: i32,
-    /// Unique key.
-    pub unique_key: Option<String>,
-    /// Attempts that counted.
-    pub attempts: u32,
-    /// Attempts allowed.
-    pub max_attempts: u32,
-    /// Times that a dead holder's lease was taken over.
-    pub reclaims: u32,
-    /// Not before.
-    pub run_at: Time,
-    /// Enqueued at.
-    pub created_at: Time,
-    /// Newest attempt began.
-    pub started_at: Option<Time>,
-    /// Finished at.
-    pub finished_at: Option<Time>,
-    /// Newest error.
-    pub error: Option<String>,
-    /// The cycle of the newest attempt.
-    pub cycle: Option<CycleId>,
-}
-
-/// Which jobs.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct JobQuery {
-    /// Only this kind.
-    pub kind: Option<String>,
-    /// Only this state.
-    pub state: Option<job::State>,
-    /// Newest first, at most this many.
-    pub limit: u32,
-}
-
 /// Which events.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct EventQuery {
@@ -712,7 +780,7 @@ pub struct Pruned {
 }
 
 /// The runtime's store.
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Queue {
     /// Records the boot of a node.
     fn open_session(&self, session: SessionRecord) -> BoxFuture<'_, Result<()>>;
     /// Records its orderly end and releases every lease that it holds.
@@ -730,6 +798,19 @@ pub trait Store: Send + Sync + 'static {
         exclusive: bool,
         now: Time,
     ) -> BoxFuture<'a, Result<Recovered>>;
+    /// Says that a node is alive, and asks what the store's clock says. Sessions that have not been
+    /// heard of for [`NODE_LOST_AFTER`] are closed on their behalf.
+    fn beat_node(&self, beat: NodeBeat, now: Time) -> BoxFuture<'_, Result<NodeAnswer>>;
+    /// Nodes whose session is open, oldest first.
+    fn nodes(&self, now: Time) -> BoxFuture<'_, Result<Vec<NodeRecord>>>;
+    /// Tells other nodes what a commit changed, after it was made: best effort, debounced, in the
+    /// background. Does nothing where there can be no other node.
+    fn tell(&self, effects: &Effects);
+    /// The next thing that other nodes told; pending where there can be no other node. Whatever may
+    /// have been missed is told as [`Effects::everything`].
+    fn told(&self) -> BoxFuture<'_, Effects>;
+    /// Whether other nodes' words arrive at the moment: where they do not, look by polling.
+    fn hears(&self) -> Hearing;
     /// Newest sessions first.
     fn sessions(&self, limit: u32) -> BoxFuture<'_, Result<Vec<SessionRecord>>>;
 
@@ -786,17 +867,26 @@ pub trait Store: Send + Sync + 'static {
         passed: &'a [Passed],
         now: Time,
     ) -> BoxFuture<'a, Result<()>>;
-    /// Extends every unexpired lease of a session; returns the workers that still hold one.
+    /// Extends every unexpired worker lease of a session; returns the workers that still hold one.
     fn renew<'a>(
         &'a self,
         session: &'a SessionId,
         ttl: Millis,
         now: Time,
     ) -> BoxFuture<'a, Result<Vec<WorkerName>>>;
+    /// Gives a standing lease back that is not needed any more. One that is lost is passed over.
+    fn release<'a>(
+        &'a self,
+        worker: &'a WorkerName,
+        session: &'a SessionId,
+        token: Token,
+        now: Time,
+    ) -> BoxFuture<'a, Result<()>>;
     /// Ends a claim from outside: no later commit under `token` is accepted. The cycle gets
     /// `outcome`, its window, event or job the follow-up.
     fn burn<'a>(&'a self, publication: Publication) -> BoxFuture<'a, Result<()>>;
-    /// Publishes a step or the end of a cycle.
+    /// Publishes a step or the end of a cycle. Publishing an end again that is already recorded
+    /// under its token is answered as done: an answer that was lost may be asked for again.
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<()>>;
 
     /// Newest cycles first; of one worker, or of all.
@@ -864,13 +954,6 @@ pub trait Store: Send + Sync + 'static {
     fn dead_letters(&self, limit: u32) -> BoxFuture<'_, Result<Vec<DeadLetter>>>;
     /// Gives a dead letter back to its subscriber, as a new event of the same kind for it alone.
     fn redrive(&self, id: i64, now: Time) -> BoxFuture<'_, Result<()>>;
-
-    /// Enqueues jobs outside a cycle. A job whose unique key is taken is not added (`None`).
-    fn enqueue(&self, jobs: Vec<NewJob>, now: Time) -> BoxFuture<'_, Result<Vec<Option<i64>>>>;
-    /// Jobs that match, newest first.
-    fn jobs(&self, query: JobQuery) -> BoxFuture<'_, Result<Vec<JobRecord>>>;
-    /// One job.
-    fn job(&self, id: i64) -> BoxFuture<'_, Result<Option<JobRecord>>>;
 
     /// Conditions that workers have set, by name, each with the instant of its newest change.
     fn conditions(&self) -> BoxFuture<'_, Result<Vec<(Condition, Time)>>>;

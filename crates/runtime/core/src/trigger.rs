@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::job::Kind;
 use crate::schedule::Cron;
 use crate::units::{Millis, SeriesName, Time};
 
@@ -25,13 +26,8 @@ pub enum Trigger {
         /// Event kinds, such as `window.completed` or `window.*`.
         kinds: Vec<String>,
     },
-    /// Jobs of the named kinds, leased one by one.
-    Queue {
-        /// Job kinds.
-        kinds: Vec<String>,
-        /// Cycles that may run at once.
-        concurrency: u32,
-    },
+    /// Jobs of some kinds, leased in batches.
+    Queue(QueueSpec),
     /// Runs until it is stopped; a return that nobody asked for is a failure.
     Stream,
     /// Only when an operator says so.
@@ -47,7 +43,7 @@ impl Trigger {
             Self::Cron(_) => "cron",
             Self::Window(_) => "window",
             Self::On { .. } => "on",
-            Self::Queue { .. } => "queue",
+            Self::Queue(_) => "queue",
             Self::Stream => "stream",
             Self::Manual => "manual",
         }
@@ -62,12 +58,45 @@ impl std::fmt::Display for Trigger {
             Self::Cron(cron) => write!(f, "cron {cron}"),
             Self::Window(w) => write!(f, "window {}", w.length),
             Self::On { kinds } => write!(f, "on {}", kinds.join(", ")),
-            Self::Queue { kinds, concurrency } => {
-                write!(f, "queue {} x{concurrency}", kinds.join(", "))
+            Self::Queue(q) => {
+                let kinds: Vec<_> = q.kinds.iter().map(|k| k.name.as_str()).collect();
+                write!(f, "queue {} x{}", kinds.join(", "), q.concurrency)
             }
             Self::Stream => f.write_str("stream"),
             Self::Manual => f.write_str("manual"),
         }
+    }
+}
+
+/// What a worker consumes from the queue, and how much of it at a time on one node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueueSpec {
+    /// Kinds.
+    pub kinds: Vec<Kind>,
+    /// Jobs that may run at once on a node.
+    pub concurrency: u32,
+    /// Jobs that a node may lease beyond those that run, so that the next one begins without a
+    /// round trip. They count as running for limits, and are given back when the worker stops.
+    pub prefetch: u32,
+}
+
+impl QueueSpec {
+    /// One job at a time of one kind, nothing leased ahead.
+    #[must_use]
+    pub fn one(kind: Kind) -> Self {
+        Self { kinds: vec![kind], concurrency: 1, prefetch: 0 }
+    }
+
+    /// The names of the kinds.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.kinds.iter().map(|k| k.name.clone()).collect()
+    }
+
+    /// The kind of that name.
+    #[must_use]
+    pub fn kind(&self, name: &str) -> Option<&Kind> {
+        self.kinds.iter().find(|k| k.name == name)
     }
 }
 

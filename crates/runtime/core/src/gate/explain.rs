@@ -258,7 +258,7 @@ pub fn trigger_gates(trigger: &Trigger, next: Option<Time>, now: Time) -> Vec<Ga
         (Trigger::Stream | Trigger::Window(_), _) => None,
         (_, Some(until)) => (until > now).then_some(Gate::NotDue { until }),
         (Trigger::On { kinds }, None) => Some(Gate::NoEvent { kinds: kinds.clone() }),
-        (Trigger::Queue { kinds, .. }, None) => Some(Gate::NothingQueued { kinds: kinds.clone() }),
+        (Trigger::Queue(spec), None) => Some(Gate::NothingQueued { kinds: spec.names() }),
         (Trigger::Every { .. } | Trigger::Cron(_), None) => None,
     };
     gate.into_iter().collect()
@@ -368,6 +368,8 @@ mod tests {
 
     use super::*;
     use crate::gate::Behind;
+    use crate::job::Kind;
+    use crate::trigger::QueueSpec;
     use crate::units::Millis;
 
     fn facts(definition: &Definition) -> WorkerFacts<'_> {
@@ -459,7 +461,12 @@ mod tests {
     fn triggers_say_when_they_have_nothing() {
         let kinds = vec!["k".to_owned()];
         let every = Trigger::Every { period: Millis(10), offset: Millis(0) };
-        let queue = Trigger::Queue { kinds: kinds.clone(), concurrency: 1 };
+        let kind = |name: &String| Kind::new(name.as_str());
+        let queue = Trigger::Queue(QueueSpec {
+            kinds: kinds.iter().map(kind).collect(),
+            concurrency: 1,
+            prefetch: 0,
+        });
         let on = Trigger::On { kinds };
         for (trigger, next, expected) in [
             (&every, Some(11), "not_due"),

@@ -1,13 +1,18 @@
-//! What a commit changed that something else may be waiting for: the in-process wake-up. It gives
-//! latency; cursors, frontiers and due times in the store give correctness, so a lost wake-up costs
-//! time and nothing else.
+//! What a commit changed that something else may be waiting for: the wake-up, within a process and
+//! between nodes. It gives latency; cursors, frontiers and due times in the store give correctness,
+//! so a lost wake-up costs time and nothing else.
 
 use std::collections::BTreeSet;
 
-use watchbell_core::{Commit, Condition, SeriesName, Trigger, WindowInput};
+use serde::{Deserialize, Serialize};
+
+use crate::commit::{Commit, Condition};
+use crate::trigger::{Trigger, WindowInput};
+use crate::units::SeriesName;
 
 /// Kinds of things that a commit touched.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Effects {
     /// Event kinds emitted.
     pub events: BTreeSet<String>,
@@ -19,6 +24,14 @@ pub struct Effects {
     pub series: BTreeSet<SeriesName>,
     /// Conditions set.
     pub conditions: Vec<Condition>,
+    /// Kinds of which an operator cancelled a running job.
+    pub cancelled: BTreeSet<String>,
+    /// A node gave leases back: whoever waits for one may try again.
+    pub leases: bool,
+    /// Desired states were changed by an operator on another node.
+    pub desired: bool,
+    /// Words may have been lost: everyone looks again.
+    pub everything: bool,
 }
 
 impl Effects {
@@ -31,23 +44,44 @@ impl Effects {
             jobs: commit.jobs.iter().map(|j| j.kind.clone()).collect(),
             series: BTreeSet::new(),
             conditions: commit.conditions.clone(),
+            ..Self::default()
         }
+    }
+
+    /// Words may have been lost.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self { everything: true, ..Self::default() }
+    }
+
+    /// Adds what `other` changed; of one condition the later word counts.
+    pub fn merge(&mut self, other: Self) {
+        self.events.extend(other.events);
+        self.covers.extend(other.covers);
+        self.jobs.extend(other.jobs);
+        self.series.extend(other.series);
+        self.cancelled.extend(other.cancelled);
+        for condition in other.conditions {
+            self.conditions.retain(|c| c.name != condition.name);
+            self.conditions.push(condition);
+        }
+        self.leases |= other.leases;
+        self.desired |= other.desired;
+        self.everything |= other.everything;
     }
 
     /// Whether nobody can be waiting for this.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty()
-            && self.covers.is_empty()
-            && self.jobs.is_empty()
-            && self.series.is_empty()
-            && self.conditions.is_empty()
+        *self == Self::default()
     }
 
     /// Whether a worker of this trigger should look again.
     #[must_use]
     pub fn wakes(&self, trigger: &Trigger) -> bool {
         match trigger {
+            Trigger::Every { .. } | Trigger::Cron(_) | Trigger::Manual => false,
+            _ if self.everything => true,
             Trigger::Window(spec) => {
                 self.series.contains(&spec.series)
                     || spec.inputs.iter().any(|input| match input {
@@ -58,8 +92,11 @@ impl Effects {
             Trigger::On { kinds } => {
                 kinds.iter().any(|pattern| self.events.iter().any(|kind| matches(pattern, kind)))
             }
-            Trigger::Queue { kinds, .. } => kinds.iter().any(|kind| self.jobs.contains(kind)),
-            Trigger::Every { .. } | Trigger::Cron(_) | Trigger::Stream | Trigger::Manual => false,
+            Trigger::Queue(spec) => spec
+                .kinds
+                .iter()
+                .any(|k| self.jobs.contains(&k.name) || self.cancelled.contains(&k.name)),
+            Trigger::Stream => false,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The handle that everything above uses. Nothing in it tells which engine is below.
+//! The handle that everything above uses, over either engine.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,6 +10,7 @@ use watchbell_core::{Statement, Time, Value};
 
 use crate::error::DbError;
 use crate::migrate::{Line, Step};
+use crate::postgres::{self, Notifications, Postgres, ServerOptions};
 use crate::row::{Row, RowRef};
 use crate::sqlite::{self, Sqlite};
 
@@ -85,28 +86,48 @@ pub struct Applied {
     pub rows: Vec<Vec<Row>>,
 }
 
+/// Which engine is below, for the few who must print it or write SQL for one only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// A file.
+    Sqlite,
+    /// A server.
+    Postgres,
+}
+
+impl Engine {
+    /// `sqlite` or `postgres`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
 /// What and where the database is, for `db check` and support requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
-    /// `sqlite`.
+    /// `sqlite` or `postgres`.
     pub engine: &'static str,
     /// The engine's version.
     pub version: String,
-    /// The file.
-    pub path: PathBuf,
+    /// The file, or `host:port/database`.
+    pub location: String,
     /// `wal`.
     pub journal_mode: String,
-    /// Durability of a commit.
-    pub synchronous: &'static str,
+    /// Durability of a commit, in the engine's words.
+    pub synchronous: String,
     /// Bytes of a page.
     pub page_size: u64,
     /// Pages in use or free.
     pub pages: u64,
-    /// Pages that are free for reuse.
+    /// Pages that are free for reuse; 0 on a server.
     pub free_pages: u64,
-    /// Bytes of the file.
+    /// Bytes of the file, or of the server's database.
     pub bytes: u64,
-    /// Bytes of the write-ahead log beside it.
+    /// Bytes of the write-ahead log beside a file; 0 on a server, whose databases share one.
     pub log_bytes: u64,
 }
 
@@ -145,15 +166,39 @@ pub struct WriterMetrics {
 
 /// One open database. Clones share it.
 #[derive(Clone)]
-pub struct Database(Arc<Sqlite>);
+pub struct Database(Inner);
+
+#[derive(Clone)]
+enum Inner {
+    Sqlite(Arc<Sqlite>),
+    Postgres(Arc<Postgres>),
+}
 
 impl Database {
-    /// Opens the database, and makes it when asked to. Takes a few milliseconds on this thread.
+    /// Opens a SQLite file, and makes it when asked to. Takes a few milliseconds on this thread.
     ///
     /// # Errors
     /// The file is missing, cannot be opened, or is not a Watchbell database.
     pub fn open(options: &Options) -> Result<Self, DbError> {
-        Ok(Self(Arc::new(Sqlite::open(options)?)))
+        Ok(Self(Inner::Sqlite(Arc::new(Sqlite::open(options)?))))
+    }
+
+    /// Connects to a PostgreSQL server, once, to see that it is one we can work with; further
+    /// connections are made when they are needed, and again after they were lost.
+    ///
+    /// # Errors
+    /// The URL is wrong, or the server cannot be reached, refuses us, or is too old.
+    pub async fn connect(options: &ServerOptions) -> Result<Self, DbError> {
+        Ok(Self(Inner::Postgres(Arc::new(Postgres::connect(options).await?))))
+    }
+
+    /// Which engine is below.
+    #[must_use]
+    pub const fn engine(&self) -> Engine {
+        match &self.0 {
+            Inner::Sqlite(_) => Engine::Sqlite,
+            Inner::Postgres(_) => Engine::Postgres,
+        }
     }
 
     /// Runs the statements in order, in one transaction, and answers when they are durable. Either
@@ -162,9 +207,12 @@ impl Database {
     ///
     /// # Errors
     /// [`DbError::Unmet`] for an expectation that failed, [`DbError::Constraint`] for a broken rule,
-    /// and the errors of the engine. Nothing was stored.
+    /// and the errors of the engine. Nothing was stored, unless it is [`DbError::AnswerLost`].
     pub async fn apply(&self, statements: Vec<Statement>) -> Result<Applied, DbError> {
-        self.0.apply(statements).await
+        match &self.0 {
+            Inner::Sqlite(file) => file.apply(statements).await,
+            Inner::Postgres(server) => server.apply(statements).await,
+        }
     }
 
     /// All rows of a query.
@@ -177,7 +225,10 @@ impl Database {
         params: Vec<Value>,
     ) -> Result<Vec<Row>, DbError> {
         let sql = sql.into();
-        self.0.queries.run(move |c, _| c.query(&sql, &params)).await
+        match &self.0 {
+            Inner::Sqlite(file) => file.queries.run(move |c, _| c.query(&sql, &params)).await,
+            Inner::Postgres(server) => server.query(&sql, &params).await,
+        }
     }
 
     /// The row of a query that has at most one.
@@ -190,7 +241,10 @@ impl Database {
         params: Vec<Value>,
     ) -> Result<Option<Row>, DbError> {
         let sql = sql.into();
-        self.0.queries.run(move |c, _| c.query_opt(&sql, &params)).await
+        match &self.0 {
+            Inner::Sqlite(file) => file.queries.run(move |c, _| c.query_opt(&sql, &params)).await,
+            Inner::Postgres(server) => at_most_one(&sql, server.query(&sql, &params).await?),
+        }
     }
 
     /// The row of a query that has exactly one.
@@ -203,7 +257,10 @@ impl Database {
         params: Vec<Value>,
     ) -> Result<Row, DbError> {
         let sql = sql.into();
-        self.0.queries.run(move |c, _| c.query_one(&sql, &params)).await
+        match &self.0 {
+            Inner::Sqlite(file) => file.queries.run(move |c, _| c.query_one(&sql, &params)).await,
+            Inner::Postgres(server) => exactly_one(&sql, server.query(&sql, &params).await?),
+        }
     }
 
     /// Gives each row of a large query to `each`, on a reading thread, until it breaks. Rows are
@@ -235,18 +292,29 @@ impl Database {
         F: FnMut(&mut T, &RowRef<'_>) -> Result<ControlFlow<()>, DbError> + Send + 'static,
     {
         let sql = sql.into();
-        self.0.sessions.run(move |c, gone| c.scan(&sql, &params, state, each, gone)).await
+        match &self.0 {
+            Inner::Sqlite(file) => {
+                file.sessions.run(move |c, gone| c.scan(&sql, &params, state, each, gone)).await
+            }
+            Inner::Postgres(server) => server.scan(sql, params, state, each).await,
+        }
     }
 
     /// Several reads that see the database at one instant, whatever is committed meanwhile. Hold it
-    /// briefly: the log cannot be folded into the file past a snapshot.
+    /// briefly: SQLite's log cannot be folded into the file past a snapshot, and PostgreSQL cannot
+    /// clean up behind it, and ends one that stands idle for a minute.
     ///
     /// # Errors
     /// The engine fails.
     pub async fn snapshot(&self) -> Result<Snapshot, DbError> {
-        let session = self.0.sessions.lease().await?;
-        session.call(|c, _| c.begin_read()).await?;
-        Ok(Snapshot { session: Some(session) })
+        Ok(Snapshot(match &self.0 {
+            Inner::Sqlite(file) => {
+                let session = file.sessions.lease().await?;
+                session.call(|c, _| c.begin_read()).await?;
+                Seat::Sqlite(Some(session))
+            }
+            Inner::Postgres(server) => Seat::Postgres(Box::new(server.snapshot().await?)),
+        }))
     }
 
     /// Applies what is missing of `lines`, each migration in one transaction. Safe to run from
@@ -255,8 +323,13 @@ impl Database {
     /// # Errors
     /// The schema is newer than this program, a migration was changed or is missing, or one fails.
     pub async fn migrate(&self, lines: &[Line], now: Time) -> Result<Vec<Step>, DbError> {
-        let lines = lines.to_vec();
-        self.0.on_writer(move |c| sqlite::upkeep::migrate(c, &lines, now)).await
+        match &self.0 {
+            Inner::Sqlite(file) => {
+                let lines = lines.to_vec();
+                file.on_writer(move |c| sqlite::upkeep::migrate(c, &lines, now)).await
+            }
+            Inner::Postgres(server) => server.migrate(lines, now).await,
+        }
     }
 
     /// What [`migrate`](Self::migrate) would apply; changes nothing.
@@ -264,8 +337,13 @@ impl Database {
     /// # Errors
     /// The refusals of `migrate`.
     pub async fn pending(&self, lines: &[Line]) -> Result<Vec<Step>, DbError> {
-        let lines = lines.to_vec();
-        self.0.queries.run(move |c, _| sqlite::upkeep::pending(c, &lines)).await
+        match &self.0 {
+            Inner::Sqlite(file) => {
+                let lines = lines.to_vec();
+                file.queries.run(move |c, _| sqlite::upkeep::pending(c, &lines)).await
+            }
+            Inner::Postgres(server) => server.pending(lines).await,
+        }
     }
 
     /// What and where the database is.
@@ -273,67 +351,145 @@ impl Database {
     /// # Errors
     /// The engine fails.
     pub async fn describe(&self) -> Result<Description, DbError> {
-        let synchronous = self.0.synchronous.as_str();
-        self.0.queries.run(move |c, _| sqlite::upkeep::describe(c, synchronous)).await
+        match &self.0 {
+            Inner::Sqlite(file) => {
+                let synchronous = file.synchronous.as_str();
+                file.queries.run(move |c, _| sqlite::upkeep::describe(c, synchronous)).await
+            }
+            Inner::Postgres(server) => server.describe().await,
+        }
     }
 
-    /// Reads the whole file and looks for damage and for dangling references.
+    /// Looks for damage and for broken rules: reads a whole file; on a server asks the catalogue,
+    /// and checks the indexes where the extension `amcheck` is installed.
     ///
     /// # Errors
     /// The engine fails. Problems that it finds are in the result.
     pub async fn check(&self) -> Result<Check, DbError> {
-        self.0.sessions.run(|c, _| sqlite::upkeep::check(c)).await
+        match &self.0 {
+            Inner::Sqlite(file) => file.sessions.run(|c, _| sqlite::upkeep::check(c)).await,
+            Inner::Postgres(server) => server.check().await,
+        }
     }
 
-    /// Copies the database as of now while work goes on. The copy is written beside `to`, checked,
+    /// Copies a file as of now while work goes on. The copy is written beside `to`, checked,
     /// synced, and then renamed: `to` is whole or absent.
     ///
     /// # Errors
-    /// `to` exists and `overwrite` is false, the copy cannot be written, or it is damaged.
+    /// `to` exists and `overwrite` is false, the copy cannot be written, or it is damaged; the
+    /// database is on a server.
     pub async fn backup(&self, to: &Path, overwrite: bool) -> Result<Backup, DbError> {
-        let to = to.to_owned();
-        self.0.sessions.run(move |c, _| sqlite::upkeep::backup(c, &to, overwrite)).await
+        match &self.0 {
+            Inner::Sqlite(file) => {
+                let to = to.to_owned();
+                file.sessions.run(move |c, _| sqlite::upkeep::backup(c, &to, overwrite)).await
+            }
+            Inner::Postgres(server) => Err(DbError::Unsupported {
+                what: "a copy of the database's file",
+                location: server.location().to_owned(),
+                instead: "use pg_dump, or the server's own continuous archive",
+            }),
+        }
+    }
+
+    /// What is notified on a channel from now on, over a connection of its own that comes back by
+    /// itself. `None` where the engine has no notifications between processes: on a file, behind a
+    /// transaction pooler, and once the database is closed.
+    #[must_use]
+    pub fn listen(&self, channel: &str) -> Option<Notifications> {
+        match &self.0 {
+            Inner::Sqlite(_) => None,
+            Inner::Postgres(server) => server.listen(channel),
+        }
+    }
+
+    /// Notifies who listens to a channel, at once and outside any transaction. Does nothing on a
+    /// file.
+    ///
+    /// # Errors
+    /// The server cannot be reached.
+    pub async fn notify(&self, channel: &str, payload: &str) -> Result<(), DbError> {
+        match &self.0 {
+            Inner::Sqlite(_) => Ok(()),
+            Inner::Postgres(server) => server.notify(channel, payload).await,
+        }
     }
 
     /// What the writer has done.
     #[must_use]
     pub fn metrics(&self) -> WriterMetrics {
-        self.0.metrics()
+        match &self.0 {
+            Inner::Sqlite(file) => file.metrics(),
+            Inner::Postgres(server) => server.metrics(),
+        }
     }
 
-    /// The file.
+    /// The file, or `host:port/database`.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        self.0.path()
+    pub fn location(&self) -> String {
+        match &self.0 {
+            Inner::Sqlite(file) => file.path().display().to_string(),
+            Inner::Postgres(server) => server.location().to_owned(),
+        }
     }
 
-    /// Finishes the writes that wait, folds the log into the file and closes. Later calls on any
+    /// The file; `None` when the database is on a server.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match &self.0 {
+            Inner::Sqlite(file) => Some(file.path()),
+            Inner::Postgres(_) => None,
+        }
+    }
+
+    /// Finishes the writes that wait, folds a file's log into it and closes. Later calls on any
     /// clone fail with [`DbError::Closed`]; closing again does nothing.
     ///
     /// # Errors
     /// The log could not be folded in. Nothing is lost: the next start does it.
     pub async fn close(&self) -> Result<(), DbError> {
-        self.0.close().await
+        match &self.0 {
+            Inner::Sqlite(file) => file.close().await,
+            Inner::Postgres(server) => {
+                server.close().await;
+                Ok(())
+            }
+        }
     }
 }
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Database({})", self.path().display())
+        write!(f, "Database({})", self.location())
     }
+}
+
+fn not_one(sql: &str, got: usize) -> DbError {
+    let target = Statement::new(sql.to_owned(), Vec::new()).target().to_owned();
+    DbError::NotOneRow { target, got }
+}
+
+fn at_most_one(sql: &str, mut rows: Vec<Row>) -> Result<Option<Row>, DbError> {
+    match rows.len() {
+        0 | 1 => Ok(rows.pop()),
+        _ => Err(not_one(sql, 2)),
+    }
+}
+
+fn exactly_one(sql: &str, rows: Vec<Row>) -> Result<Row, DbError> {
+    at_most_one(sql, rows)?.ok_or_else(|| not_one(sql, 0))
 }
 
 /// Several reads of one instant; see [`Database::snapshot`].
-pub struct Snapshot {
+pub struct Snapshot(Seat);
+
+enum Seat {
     /// `None` only while it is dropped.
-    session: Option<sqlite::Session>,
+    Sqlite(Option<sqlite::Session>),
+    Postgres(Box<postgres::Snapshot>),
 }
 
 impl Snapshot {
-    fn session(&self) -> Result<&sqlite::Session, DbError> {
-        self.session.as_ref().ok_or(DbError::Closed)
-    }
-
     /// As [`Database::query`].
     ///
     /// # Errors
@@ -344,7 +500,13 @@ impl Snapshot {
         params: Vec<Value>,
     ) -> Result<Vec<Row>, DbError> {
         let sql = sql.into();
-        self.session()?.call(move |c, _| c.query(&sql, &params)).await
+        match &self.0 {
+            Seat::Sqlite(session) => {
+                let session = session.as_ref().ok_or(DbError::Closed)?;
+                session.call(move |c, _| c.query(&sql, &params)).await
+            }
+            Seat::Postgres(snapshot) => snapshot.query(&sql, &params).await,
+        }
     }
 
     /// As [`Database::query_opt`].
@@ -357,7 +519,7 @@ impl Snapshot {
         params: Vec<Value>,
     ) -> Result<Option<Row>, DbError> {
         let sql = sql.into();
-        self.session()?.call(move |c, _| c.query_opt(&sql, &params)).await
+        at_most_one(&sql.clone(), self.query(sql, params).await?)
     }
 
     /// As [`Database::query_one`].
@@ -370,7 +532,7 @@ impl Snapshot {
         params: Vec<Value>,
     ) -> Result<Row, DbError> {
         let sql = sql.into();
-        self.session()?.call(move |c, _| c.query_one(&sql, &params)).await
+        exactly_one(&sql.clone(), self.query(sql, params).await?)
     }
 
     /// As [`Database::scan`].
@@ -389,13 +551,21 @@ impl Snapshot {
         F: FnMut(&mut T, &RowRef<'_>) -> Result<ControlFlow<()>, DbError> + Send + 'static,
     {
         let sql = sql.into();
-        self.session()?.call(move |c, gone| c.scan(&sql, &params, state, each, gone)).await
+        match &self.0 {
+            Seat::Sqlite(session) => {
+                let session = session.as_ref().ok_or(DbError::Closed)?;
+                session.call(move |c, gone| c.scan(&sql, &params, state, each, gone)).await
+            }
+            Seat::Postgres(snapshot) => snapshot.scan(sql, params, state, each).await,
+        }
     }
 }
 
 impl Drop for Snapshot {
     fn drop(&mut self) {
-        if let Some(session) = self.session.take() {
+        if let Seat::Sqlite(session) = &mut self.0
+            && let Some(session) = session.take()
+        {
             session.finish();
         }
     }

@@ -59,10 +59,10 @@ pub enum DbError {
         application_id: i32,
     },
     /// The database was opened for reading only.
-    #[error("the database {path} is open for reading only")]
+    #[error("the database {location} is open for reading only")]
     ReadOnly {
-        /// The file.
-        path: PathBuf,
+        /// The file, or the server.
+        location: String,
     },
     /// Another process held the write lock for too long.
     #[error(
@@ -209,6 +209,118 @@ pub enum DbError {
         /// What the engine said.
         detail: String,
     },
+    /// The URL of a server cannot be used.
+    #[error(
+        "the database URL cannot be used: {detail}; it looks like \
+         postgres://user:password@host:5432/database"
+    )]
+    BadUrl {
+        /// What is wrong. Nothing of the URL itself, which may hold a password.
+        detail: String,
+    },
+    /// The server refuses us.
+    #[error(
+        "the PostgreSQL server {server} refused the connection ({detail}): check the user, the \
+         password and the database's name"
+    )]
+    Denied {
+        /// `host:port/database`.
+        server: String,
+        /// What it said.
+        detail: String,
+    },
+    /// The server is older than we support.
+    #[error("the PostgreSQL server {server} has version {version}: version 13 or newer is needed")]
+    ServerTooOld {
+        /// `host:port/database`.
+        server: String,
+        /// Its version.
+        version: String,
+    },
+    /// The server cannot be reached, ended the session, or is starting or stopping. Nothing of the
+    /// commit was stored.
+    #[error(
+        "the PostgreSQL server {server} cannot be reached ({detail}): see that it runs and accepts \
+         connections"
+    )]
+    Unreachable {
+        /// `host:port/database`.
+        server: String,
+        /// What happened.
+        detail: String,
+    },
+    /// The connection ended while the server was committing: the list happened, or it did not.
+    #[error(
+        "the connection to the PostgreSQL server {server} ended during a commit: whether it was \
+         stored is not known; watchbell looks, and tries again by itself"
+    )]
+    AnswerLost {
+        /// `host:port/database`.
+        server: String,
+    },
+    /// All connections were in use for too long.
+    #[error(
+        "no connection to the PostgreSQL server {server} was free within {waited_ms} ms: look for \
+         slow queries, or give the store a larger pool"
+    )]
+    NoConnection {
+        /// `host:port/database`.
+        server: String,
+        /// How long we waited.
+        waited_ms: u64,
+    },
+    /// Another session held a row or a lock for too long. Nothing of the commit was stored.
+    #[error(
+        "another session of the PostgreSQL server {server} held a lock for more than {waited_ms} \
+         ms: look for one that is `idle in transaction` in pg_stat_activity"
+    )]
+    Locked {
+        /// `host:port/database`.
+        server: String,
+        /// How long we waited.
+        waited_ms: u64,
+    },
+    /// Concurrent transactions got into each other's way again and again. Nothing of the commit
+    /// was stored.
+    #[error("transactions of the PostgreSQL server {server} met too often: {detail}")]
+    Contended {
+        /// `host:port/database`.
+        server: String,
+        /// What the server said.
+        detail: String,
+    },
+    /// A statement ran for too long and was ended. Nothing of its commit was stored.
+    #[error(
+        "a statement on the PostgreSQL server {server} was ended, by the limit of {limit_ms} ms or \
+         by an operator"
+    )]
+    TimedOut {
+        /// `host:port/database`.
+        server: String,
+        /// The limit.
+        limit_ms: u64,
+    },
+    /// The server has no space or memory left. Nothing of the commit was stored.
+    #[error(
+        "the PostgreSQL server {server} has no space or memory left ({detail}), and nothing was \
+         written: free some; watchbell goes on by itself"
+    )]
+    ServerFull {
+        /// `host:port/database`.
+        server: String,
+        /// What the server said.
+        detail: String,
+    },
+    /// The engine has no such operation.
+    #[error("{what} is not possible on {location}: {instead}")]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+        /// Of which database.
+        location: String,
+        /// What to do instead.
+        instead: &'static str,
+    },
     /// The target of a backup exists.
     #[error("{path} exists: choose another name, or remove it first")]
     Exists {
@@ -246,7 +358,19 @@ impl DbError {
     /// Whether the same call may succeed later, without a change of the program or its data.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::DiskFull { .. } | Self::Disk { .. })
+        matches!(
+            self,
+            Self::Busy { .. }
+                | Self::DiskFull { .. }
+                | Self::Disk { .. }
+                | Self::Unreachable { .. }
+                | Self::AnswerLost { .. }
+                | Self::NoConnection { .. }
+                | Self::Locked { .. }
+                | Self::Contended { .. }
+                | Self::TimedOut { .. }
+                | Self::ServerFull { .. }
+        )
     }
 
     /// Whether a unique index or primary key refused the change.

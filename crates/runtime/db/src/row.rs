@@ -5,6 +5,7 @@ use std::sync::Arc;
 use watchbell_core::{Time, Value};
 
 use crate::error::DbError;
+use crate::postgres::value::Read;
 
 /// One cell, borrowed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -59,8 +60,14 @@ pub struct Row {
 /// A row of a [`scan`](crate::Database::scan), valid for one call.
 #[derive(Debug)]
 pub struct RowRef<'a> {
-    row: &'a rusqlite::Row<'a>,
+    row: Source<'a>,
     columns: &'a Columns,
+}
+
+#[derive(Debug)]
+enum Source<'a> {
+    File(&'a rusqlite::Row<'a>),
+    Server(&'a tokio_postgres::Row),
 }
 
 impl Row {
@@ -69,7 +76,17 @@ impl Row {
         width: usize,
         columns: &Arc<Columns>,
     ) -> Result<Self, DbError> {
-        let borrowed = RowRef { row, columns };
+        Self::copy(&RowRef::new(row, columns), width, columns)
+    }
+
+    pub(crate) fn of_server(
+        row: &tokio_postgres::Row,
+        columns: &Arc<Columns>,
+    ) -> Result<Self, DbError> {
+        Self::copy(&RowRef::server(row, columns), row.len(), columns)
+    }
+
+    fn copy(borrowed: &RowRef<'_>, width: usize, columns: &Arc<Columns>) -> Result<Self, DbError> {
         let cells = (0..width)
             .map(|i| {
                 Ok(match borrowed.cell(i)? {
@@ -126,17 +143,36 @@ impl Row {
 
 impl<'a> RowRef<'a> {
     pub(crate) const fn new(row: &'a rusqlite::Row<'a>, columns: &'a Columns) -> Self {
-        Self { row, columns }
+        Self { row: Source::File(row), columns }
+    }
+
+    pub(crate) const fn server(row: &'a tokio_postgres::Row, columns: &'a Columns) -> Self {
+        Self { row: Source::Server(row), columns }
     }
 
     /// The cell at `index`, from 0.
     ///
     /// # Errors
-    /// [`DbError::Column`] when there is no such column, or its text is not UTF-8.
+    /// [`DbError::Column`] when there is no such column, its text is not UTF-8, or its type has no
+    /// form here.
     #[inline]
     pub fn cell(&self, index: usize) -> Result<Cell<'a>, DbError> {
+        match self.row {
+            Source::File(row) => self.cell_of_file(row, index),
+            Source::Server(row) => match row.try_get(index) {
+                Ok(Read::Cell(cell)) => Ok(cell),
+                Ok(Read::Foreign) => {
+                    Err(self.columns.refuse(index, "a type of ours", "of another type: cast it"))
+                }
+                Err(_) => Err(self.columns.refuse(index, "a column of the result", "missing")),
+            },
+        }
+    }
+
+    #[inline]
+    fn cell_of_file(&self, row: &'a rusqlite::Row<'a>, index: usize) -> Result<Cell<'a>, DbError> {
         use rusqlite::types::ValueRef;
-        match self.row.get_ref(index) {
+        match row.get_ref(index) {
             Ok(ValueRef::Null) => Ok(Cell::Null),
             Ok(ValueRef::Integer(v)) => Ok(Cell::Int(v)),
             Ok(ValueRef::Real(v)) => Ok(Cell::Float(v)),

@@ -136,7 +136,7 @@ impl Opener {
             ErrorCode::SystemIoFailure => DbError::Disk { path, detail: detail() },
             ErrorCode::NotADatabase => DbError::NotADatabase { path },
             ErrorCode::DatabaseCorrupt => DbError::Damaged { path, detail: detail() },
-            ErrorCode::ReadOnly => DbError::ReadOnly { path },
+            ErrorCode::ReadOnly => DbError::ReadOnly { location: path.display().to_string() },
             ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {
                 DbError::CannotOpen { path, detail: detail() }
             }
@@ -160,6 +160,8 @@ struct Prepared<'c> {
     parameters: usize,
     /// Whether it changes rows: of other statements SQLite repeats the last count.
     changes: bool,
+    /// Nothing is left of it on this engine.
+    empty: bool,
 }
 
 /// A value as rusqlite wants it.
@@ -180,6 +182,9 @@ impl ToSql for Bound<'_> {
 
 impl Prepared<'_> {
     fn bind(&mut self, params: &[Value]) -> rusqlite::Result<()> {
+        if self.empty {
+            return Ok(());
+        }
         if params.len() != self.parameters {
             return Err(rusqlite::Error::InvalidParameterCount(params.len(), self.parameters));
         }
@@ -288,14 +293,18 @@ impl<'c> Connection<'c> {
         done.map_err(|failure| self.refusal(0, sql, failure))
     }
 
-    /// Runs one statement of a list; the rows changed, and those returned.
+    /// Runs one statement of a list; the rows changed, and those returned. `None`: nothing is left
+    /// of the statement on this engine.
     pub(crate) fn execute(
         &mut self,
         index: usize,
         statement: &Statement,
-    ) -> Result<(u64, Vec<Row>), DbError> {
+    ) -> Result<Option<(u64, Vec<Row>)>, DbError> {
         let mut returned = Vec::new();
         let run = |prepared: &mut Prepared<'c>| {
+            if prepared.empty {
+                return Ok(None);
+            }
             let mut changed = 0;
             let mut once = |params: &[Value]| {
                 prepared.bind(params)?;
@@ -311,11 +320,11 @@ impl<'c> Connection<'c> {
                 0 => once(&statement.params)?,
                 width => statement.params.chunks_exact(width).try_for_each(once)?,
             }
-            Ok(changed)
+            Ok(Some(changed))
         };
         let changed = self.prepared(&statement.sql).and_then(run);
         match changed {
-            Ok(changed) => Ok((changed + returned.len() as u64, returned)),
+            Ok(changed) => Ok(changed.map(|n| (n + returned.len() as u64, returned))),
             Err(failure) => Err(self.refusal(index, &statement.sql, failure)),
         }
     }
@@ -414,7 +423,9 @@ fn prepare<'c>(
     raw: &'c rusqlite::Connection,
     sql: &Cow<'static, str>,
 ) -> Result<Prepared<'c>, Failure> {
-    let statement = raw.prepare(&dialect::to_sqlite(sql))?;
+    let translated = dialect::to_sqlite(sql);
+    let empty = dialect::is_empty(&translated);
+    let statement = raw.prepare(&translated)?;
     let names = statement.column_names().map(str::to_owned).collect();
     let parameters = statement.parameter_count();
     let changes = !statement.readonly() && {
@@ -422,7 +433,7 @@ fn prepare<'c>(
         matches!(verb.as_str(), "insert" | "update" | "delete" | "replace" | "with")
     };
     let columns = Arc::new(Columns { target: target(sql), names });
-    Ok(Prepared { statement, columns, parameters, changes })
+    Ok(Prepared { statement, columns, parameters, changes, empty })
 }
 
 /// The table that a text is about.

@@ -55,7 +55,7 @@ impl Sqlite {
         match &self.writer {
             Some(_) if self.closed.load(Ordering::Acquire) => Err(DbError::Closed),
             Some(writer) => Ok(writer),
-            None => Err(DbError::ReadOnly { path: self.opener.path.clone() }),
+            None => Err(DbError::ReadOnly { location: self.opener.path.display().to_string() }),
         }
     }
 

@@ -109,13 +109,13 @@ pub(crate) fn describe(
         engine: "sqlite",
         version: rusqlite::version().to_owned(),
         journal_mode: mode.text(0)?.to_owned(),
-        synchronous,
+        synchronous: synchronous.to_owned(),
         page_size,
         pages,
         free_pages,
         bytes: size(&c.opener.path),
         log_bytes: size(&beside(&c.opener.path, "-wal")),
-        path: c.opener.path.clone(),
+        location: c.opener.path.display().to_string(),
     })
 }
 

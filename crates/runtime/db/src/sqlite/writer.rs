@@ -230,7 +230,11 @@ fn run(c: &mut Connection<'_>, list: &[Statement]) -> Result<Applied, DbError> {
     let mut applied =
         Applied { changed: Vec::with_capacity(list.len()), rows: Vec::with_capacity(list.len()) };
     for (index, statement) in list.iter().enumerate() {
-        let (changed, rows) = c.execute(index, statement)?;
+        let Some((changed, rows)) = c.execute(index, statement)? else {
+            applied.changed.push(0);
+            applied.rows.push(Vec::new());
+            continue;
+        };
         if !statement.expect.holds(changed) {
             return Err(DbError::Unmet {
                 index,

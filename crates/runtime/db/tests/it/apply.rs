@@ -1,13 +1,11 @@
-use std::sync::Arc;
+use watchbell_core::{Expect, Statement, Value, values};
+use watchbell_db::{ConstraintKind, DbError, Engine};
+use watchbell_testkit::TempDb;
 
-use watchbell_core::{Expect, Statement, values};
-use watchbell_db::{ConstraintKind, DbError};
+use crate::{ids, insert};
 
-use crate::{database, ids, insert};
-
-#[tokio::test]
-async fn a_list_happens_whole_or_not_at_all() {
-    let (db, _dir) = database().await;
+pub(crate) async fn a_list_happens_whole_or_not_at_all(temp: &TempDb) {
+    let db = &temp.db;
     db.apply(vec![insert(1, "a"), insert(2, "b")]).await.unwrap();
     let refused = db.apply(vec![insert(3, "c"), insert(4, "a")]).await.unwrap_err();
     assert!(refused.is_unique_violation());
@@ -19,12 +17,11 @@ async fn a_list_happens_whole_or_not_at_all() {
         ),
         "{refused}"
     );
-    assert_eq!(ids(&db).await, [1, 2]);
+    assert_eq!(ids(db).await, [1, 2]);
 }
 
-#[tokio::test]
-async fn an_expectation_that_fails_refuses_the_whole_list() {
-    let (db, _dir) = database().await;
+pub(crate) async fn an_expectation_that_fails_refuses_the_whole_list(temp: &TempDb) {
+    let db = &temp.db;
     db.apply(vec![insert(1, "a")]).await.unwrap();
     let rename = |id: i64| {
         Statement::new("update ops.items set name = $2 where id = $1", values![id, "new"])
@@ -35,14 +32,13 @@ async fn an_expectation_that_fails_refuses_the_whole_list() {
         refused.to_string(),
         "statement 1 on ops.items must change exactly 1 rows, but changed 0"
     );
-    assert_eq!(ids(&db).await, [1]);
+    assert_eq!(ids(db).await, [1]);
     let applied = db.apply(vec![rename(1), insert(2, "b")]).await.unwrap();
     assert_eq!(applied.changed, [1, 1]);
 }
 
-#[tokio::test]
-async fn returned_rows_are_counted_and_given_back() {
-    let (db, _dir) = database().await;
+pub(crate) async fn returned_rows_are_counted_and_given_back(temp: &TempDb) {
+    let db = &temp.db;
     let bulk = Statement::bulk(
         "insert into ops.items (id, name, price) values ($1, $2, $3)
          on conflict (id) do nothing returning id, price",
@@ -60,9 +56,8 @@ async fn returned_rows_are_counted_and_given_back() {
     assert_eq!((applied.changed, applied.rows.concat().len()), (vec![2, 0], 0));
 }
 
-#[tokio::test]
-async fn many_callers_share_commits_and_only_the_guilty_are_refused() {
-    let (db, _dir) = database().await;
+pub(crate) async fn many_callers_share_commits_and_only_the_guilty_are_refused(temp: &TempDb) {
+    let db = &temp.db;
     let mut tasks = Vec::new();
     for n in 0..400_i64 {
         let db = db.clone();
@@ -74,16 +69,15 @@ async fn many_callers_share_commits_and_only_the_guilty_are_refused() {
     for task in tasks {
         stored += usize::from(task.await.unwrap());
     }
-    assert_eq!((stored, ids(&db).await.len()), (300, 300));
+    assert_eq!((stored, ids(db).await.len()), (300, 300));
     let metrics = db.metrics();
     assert_eq!((metrics.jobs, metrics.refused, metrics.queued), (401, 100, 0));
     assert!(metrics.max_batch > 1, "{metrics:?}");
     assert!(metrics.commits < 401, "{metrics:?}");
 }
 
-#[tokio::test]
-async fn an_error_at_commit_reaches_only_its_cause() {
-    let (db, _dir) = database().await;
+pub(crate) async fn an_error_at_commit_reaches_only_its_cause(temp: &TempDb) {
+    let db = &temp.db;
     let table = "create table ops.parts (id {i64} primary key,
         item {i64} references ops.items (id) deferrable initially deferred)";
     db.apply(vec![Statement::new(table, vec![])]).await.unwrap();
@@ -109,19 +103,21 @@ async fn an_error_at_commit_reaches_only_its_cause() {
         let outcome = task.await.unwrap();
         assert_eq!(outcome.is_err(), n == 7, "{n}: {outcome:?}");
     }
-    assert_eq!(ids(&db).await.len(), 19);
+    assert_eq!(ids(db).await.len(), 19);
 }
 
-#[tokio::test]
-async fn wrong_statements_are_named() {
-    let (db, _dir) = database().await;
+pub(crate) async fn wrong_statements_are_named(temp: &TempDb) {
+    let db = &temp.db;
     for (statement, says) in [
-        (Statement::new("insert into ops.itms values (1)", vec![]), "no such table: ops_itms"),
+        (Statement::new("insert into ops.itms values (1)", vec![]), "itms"),
         (
             Statement::new("insert into ops.items (id) values ($1)", values![1, 2]),
             "it has 1 parameters, and 2 were given",
         ),
-        (Statement::new("insert into ops.items (id) values ($1)", values![1]), "NOT NULL"),
+        (
+            Statement::new("insert into ops.items (id) values ($1)", values![1]),
+            "refused the change",
+        ),
         (Statement::new("this is not SQL", vec![]), "syntax error"),
     ] {
         let error = db.apply(vec![statement]).await.unwrap_err().to_string();
@@ -130,18 +126,148 @@ async fn wrong_statements_are_named() {
     assert!(db.apply(vec![]).await.unwrap().changed.is_empty());
 }
 
-#[tokio::test]
-async fn a_full_disk_refuses_and_recovers() {
-    let (db, _dir) = database().await;
-    let limit = |pages: i64| Statement::new(format!("pragma max_page_count = {pages}"), vec![]);
-    let pages = db.describe().await.unwrap().pages;
-    db.apply(vec![limit(pages as i64 + 2)]).await.unwrap();
-    let big: Arc<str> = Arc::from("x".repeat(1 << 16));
-    let (full, small) =
-        tokio::join!(db.apply(vec![insert(1, &big)]), db.apply(vec![insert(2, "small")]));
-    assert!(matches!(full, Err(DbError::DiskFull { .. })), "{full:?}");
-    small.unwrap();
-    db.apply(vec![limit(1 << 20)]).await.unwrap();
-    db.apply(vec![insert(3, &big)]).await.unwrap();
-    assert_eq!(ids(&db).await, [2, 3]);
+pub(crate) async fn statements_for_the_other_engine_are_skipped(temp: &TempDb) {
+    let db = &temp.db;
+    let none = Statement::new("/*pg*/ select 1 /*end*/", vec![]);
+    let other = Statement::new("/*sqlite*/ select 1 /*end*/ -- for one\n", vec![]);
+    let expect = Expect::Exactly(1);
+    let list = vec![none.expect(expect), insert(1, "a"), other.expect(expect)];
+    let applied = db.apply(list).await.unwrap();
+    let theirs = if db.engine() == Engine::Postgres { [1, 1, 0] } else { [0, 1, 1] };
+    assert_eq!(applied.changed, theirs);
+}
+
+pub(crate) async fn a_bulk_statement_may_meet_a_row_twice(temp: &TempDb) {
+    let db = &temp.db;
+    let upsert = Statement::bulk(
+        "insert into ops.items (id, name) values ($1, $2)
+         on conflict (id) do update set name = excluded.name returning name",
+        2,
+        values![1, "a", 2, "b", 1, "c"],
+    );
+    let applied = db.apply(vec![upsert.expect(Expect::Exactly(3))]).await.unwrap();
+    let names: Vec<&str> = applied.rows[0].iter().map(|r| r.text(0).unwrap()).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    let row = db.query_one("select name from ops.items where id = 1", vec![]).await.unwrap();
+    assert_eq!(row.text(0).unwrap(), "c");
+}
+
+pub(crate) async fn a_bulk_statement_has_nulls_and_expressions(temp: &TempDb) {
+    let db = &temp.db;
+    let none = Value::Null;
+    let mut params = Vec::new();
+    for n in 0..12_000_i64 {
+        let (price, doc) = if n % 3 == 0 {
+            (none.clone(), none.clone())
+        } else {
+            (Value::from(0.5), "[1]".into())
+        };
+        params.extend([Value::from(n), Value::from("n"), price, doc]);
+    }
+    let sql = "insert into ops.items (id, name, price, doc) values ($1, $2 || $1,
+        case when $3 is null then -1 else $3 end, $4)";
+    let bulk = Statement::bulk(sql, 4, params).expect(Expect::Exactly(12_000));
+    let empty = Statement::bulk("delete from ops.items where id = $1", 1, vec![]);
+    let applied = db.apply(vec![bulk, empty]).await.unwrap();
+    assert_eq!(applied.changed, [12_000, 0]);
+    let sql = "select count(*), sum(id), sum(price), count(doc), max(name) from ops.items";
+    let row = db.query_one(sql, vec![]).await.unwrap();
+    assert_eq!((row.i64(0).unwrap(), row.i64(1).unwrap()), (12_000, 5_999 * 12_000 + 6_000));
+    assert_eq!((row.f64(2).unwrap(), row.i64(3).unwrap()), (0.0, 8_000));
+    assert_eq!(row.text(4).unwrap(), "n9999");
+    // Other bulk statements run row by row.
+    let rename = "update ops.items set name = $2 where id = $1";
+    let rename = Statement::bulk(rename, 2, values![3, "three", 4, "four", -1, "none"]);
+    assert_eq!(db.apply(vec![rename]).await.unwrap().changed, [2]);
+}
+
+pub(crate) async fn rows_are_joined_where_the_engine_can(temp: &TempDb) {
+    let db = &temp.db;
+    let params = (0..100_i64).flat_map(|n| values![n, format!("{n}")]).collect();
+    let fill = Statement::bulk("insert into ops.items (id, name) values ($1, $2)", 2, params);
+    let sql = "update ops.items set price = $2, doc = $3 /*pg*/ from {rows:i64,f64,json} /*end*/
+        where id = $1 returning id";
+    let params = vec![
+        Value::from(7),
+        Value::from(1.5),
+        Value::from("{\"b\": 1,  \"a\": 2}"),
+        Value::from(9),
+        Value::Null,
+        Value::Null,
+        Value::from(777),
+        Value::from(2.5),
+        Value::Null,
+    ];
+    let join = Statement::bulk(sql, 3, params).expect(Expect::Exactly(2));
+    let applied = db.apply(vec![fill, join]).await.unwrap();
+    let mut ids: Vec<i64> = applied.rows[1].iter().map(|r| r.i64(0).unwrap()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, [7, 9]);
+    let row = db.query_one("select price, doc from ops.items where id = 7", vec![]).await.unwrap();
+    assert_eq!(row.f64(0).unwrap(), 1.5);
+    assert_eq!(row.text(1).unwrap(), "{\"b\": 1,  \"a\": 2}", "to the letter");
+    let none = Statement::bulk(sql, 3, vec![]);
+    assert_eq!(db.apply(vec![none]).await.unwrap().changed, [0]);
+}
+
+pub(crate) async fn a_value_finds_its_type(temp: &TempDb) {
+    let db = &temp.db;
+    db.apply(vec![insert(1, "a")]).await.unwrap();
+    let big = 1_i64 << 40;
+    let one = |sql: &'static str, params: Vec<Value>| async move {
+        db.query_one(sql, params).await.unwrap().values().to_vec()
+    };
+    assert_eq!(one("select count(*) from ops.items where $1 = 1", values![1]).await, values![1]);
+    assert_eq!(one("select count(*) from ops.items where $1 = 1", values![big]).await, values![0]);
+    assert_eq!(one("select $1", values![big]).await, values![big]);
+    assert_eq!(one("select $1", values!["text"]).await, values!["text"]);
+    assert_eq!(one("select coalesce($1, 5), coalesce($1, 0) + 1", values![big]).await.len(), 2);
+    let either = "select count(*) from ops.items where $1 is null or id = $1";
+    assert_eq!(one(either, values![None::<i64>]).await, values![1]);
+    assert_eq!(one(either, values![2]).await, values![0]);
+    assert_eq!(one("select exists (select 1 from ops.items)", vec![]).await, values![1]);
+    assert_eq!(one("select sum(id), sum(price) from ops.items", vec![]).await[0], Value::Int(1));
+    let set = "update ops.items set name = case when $2 is null then name else $2 end,
+        price = coalesce($3, price) where id = $1";
+    for (name, price) in [(None, None), (Some("b"), Some(1.5)), (None, Some(2.0))] {
+        let set = Statement::new(set, values![1, name, price]).expect(Expect::Exactly(1));
+        db.apply(vec![set]).await.unwrap();
+    }
+    let row = one("select name, price from ops.items", vec![]).await;
+    assert_eq!(row, vec![Value::from("b"), Value::from(2.0)]);
+}
+
+pub(crate) async fn constraints_have_kinds(temp: &TempDb) {
+    let db = &temp.db;
+    let table =
+        "create table ops.parts (id {i64} primary key, item {i64} references ops.items (id),
+        size {i64} check (size > 0), doc {json}) /*sqlite*/ strict /*end*/";
+    let keep = "/*sqlite*/ create trigger ops_parts_kept before delete on ops.parts
+        begin select raise(abort, 'parts are kept'); end /*end*/";
+    let raise = "/*pg*/ create function ops.keep() returns trigger language plpgsql as $$
+        begin raise exception 'parts are kept' using errcode = 'WB001'; end $$ /*end*/";
+    let fire = "/*pg*/ create trigger kept before delete on ops.parts
+        for each row execute function ops.keep() /*end*/";
+    let list = [table, keep, raise, fire].map(|sql| Statement::new(sql, vec![]));
+    db.apply(list.to_vec()).await.unwrap();
+    let part = |id: i64, item: Option<i64>, size: i64| {
+        let sql = "insert into ops.parts (id, item, size) values ($1, $2, $3)";
+        Statement::new(sql, values![id, item, size])
+    };
+    db.apply(vec![part(1, None, 1)]).await.unwrap();
+    for (statement, wanted) in [
+        (part(1, None, 1), ConstraintKind::Unique),
+        (part(2, Some(9), 1), ConstraintKind::ForeignKey),
+        (part(2, None, 0), ConstraintKind::Check),
+        (Statement::new("insert into ops.items (id) values (1)", vec![]), ConstraintKind::NotNull),
+        (Statement::new("delete from ops.parts", vec![]), ConstraintKind::Trigger),
+    ] {
+        match db.apply(vec![insert(5, "five"), statement]).await {
+            Err(DbError::Constraint { index: 1, kind, detail, .. }) => {
+                assert_eq!(kind, wanted, "{detail}");
+            }
+            other => panic!("{wanted:?}: {other:?}"),
+        }
+    }
+    assert!(ids(db).await.is_empty());
 }

@@ -1,11 +1,12 @@
 //! What is particular to a SQLite file.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use watchbell_core::{Statement, values};
 use watchbell_db::{Database, DbError, Options, Synchronous};
 
-use crate::{database, ids, insert};
+use crate::{ids, insert};
 
 fn foreign(path: &Path, sql: &str) {
     rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
@@ -49,8 +50,9 @@ async fn it_describes_itself() {
     let options = Options { synchronous: Synchronous::Normal, ..Options::new(&path) };
     let db = Database::open(&options).unwrap();
     let d = db.describe().await.unwrap();
-    assert_eq!((d.engine, d.journal_mode.as_str(), d.synchronous), ("sqlite", "wal", "normal"));
-    assert_eq!(d.path, path);
+    let words = (d.engine, d.journal_mode.as_str(), d.synchronous.as_str());
+    assert_eq!(words, ("sqlite", "wal", "normal"));
+    assert_eq!(d.location, path.display().to_string());
     assert!(d.pages > 0 && d.page_size > 0 && d.bytes > 0);
     let row = db.apply(vec![Statement::new("pragma synchronous", vec![])]).await.unwrap();
     assert_eq!(row.rows[0][0].i64(0).unwrap(), 1);
@@ -58,9 +60,10 @@ async fn it_describes_itself() {
 
 #[tokio::test]
 async fn a_reader_beside_the_writer_sees_commits_and_cannot_write() {
-    let (db, dir) = database().await;
+    let temp = crate::sqlite().await;
+    let (db, dir) = (&temp.db, temp.dir());
     db.apply(vec![insert(1, "a")]).await.unwrap();
-    let options = Options { read_only: true, ..Options::new(dir.path().join("t.db")) };
+    let options = Options { read_only: true, ..Options::new(dir.join("watchbell.db")) };
     let other = Database::open(&options).unwrap();
     assert_eq!(ids(&other).await, [1]);
     let error = other.apply(vec![insert(2, "b")]).await.unwrap_err();
@@ -70,8 +73,9 @@ async fn a_reader_beside_the_writer_sees_commits_and_cannot_write() {
 
 #[tokio::test]
 async fn two_processes_wait_for_each_other() {
-    let (db, dir) = database().await;
-    let other = Database::open(&Options::new(dir.path().join("t.db"))).unwrap();
+    let temp = crate::sqlite().await;
+    let (db, dir) = (&temp.db, temp.dir());
+    let other = Database::open(&Options::new(dir.join("watchbell.db"))).unwrap();
     let mut tasks = Vec::new();
     for n in 0..100_i64 {
         let db = if n % 2 == 0 { db.clone() } else { other.clone() };
@@ -85,8 +89,9 @@ async fn two_processes_wait_for_each_other() {
 
 #[tokio::test]
 async fn a_lock_that_is_held_too_long_is_named() {
-    let (db, dir) = database().await;
-    let path = dir.path().join("t.db");
+    let temp = crate::sqlite().await;
+    let (db, dir) = (&temp.db, temp.dir());
+    let path = dir.join("watchbell.db");
     let options = Options { busy_timeout_ms: 1, ..Options::new(&path) };
     let hasty = Database::open(&options).unwrap();
     let holder = rusqlite::Connection::open(&path).unwrap();
@@ -97,12 +102,13 @@ async fn a_lock_that_is_held_too_long_is_named() {
     assert_eq!(hasty.metrics().busy, 1);
     holder.execute_batch("rollback").unwrap();
     hasty.apply(vec![insert(1, "a")]).await.unwrap();
-    assert_eq!(ids(&db).await, [1]);
+    assert_eq!(ids(db).await, [1]);
 }
 
 #[tokio::test]
 async fn closing_finishes_what_waits_and_leaves_one_file() {
-    let (db, dir) = database().await;
+    let temp = crate::sqlite().await;
+    let (db, dir) = (&temp.db, temp.dir());
     let waiting: Vec<_> = (0..50_i64)
         .map(|n| {
             let db = db.clone();
@@ -116,20 +122,21 @@ async fn closing_finishes_what_waits_and_leaves_one_file() {
     db.close().await.unwrap();
     assert!(matches!(db.apply(vec![]).await, Err(DbError::Closed)));
     assert!(matches!(db.query("select 1", vec![]).await, Err(DbError::Closed)));
-    let log = std::fs::metadata(dir.path().join("t.db-wal")).map_or(0, |m| m.len());
+    let log = std::fs::metadata(dir.join("watchbell.db-wal")).map_or(0, |m| m.len());
     assert_eq!(log, 0);
-    let again = Database::open(&Options::new(dir.path().join("t.db"))).unwrap();
+    let again = Database::open(&Options::new(dir.join("watchbell.db"))).unwrap();
     assert_eq!(ids(&again).await.len(), 50);
 }
 
 #[tokio::test]
 async fn a_backup_is_whole_and_opens() {
-    let (db, dir) = database().await;
+    let temp = crate::sqlite().await;
+    let (db, dir) = (&temp.db, temp.dir());
     let params = (0..5_000_i64).flat_map(|n| values![n, format!("{n}")]).collect();
     db.apply(vec![Statement::bulk("insert into ops.items (id, name) values ($1, $2)", 2, params)])
         .await
         .unwrap();
-    let to = dir.path().join("copy.db");
+    let to = dir.join("copy.db");
     let made = db.backup(&to, false).await.unwrap();
     assert_eq!(made.bytes, std::fs::metadata(&to).unwrap().len());
     let error = db.backup(&to, false).await.unwrap_err();
@@ -139,14 +146,15 @@ async fn a_backup_is_whole_and_opens() {
     let copy = Database::open(&Options::new(&to)).unwrap();
     assert_eq!(ids(&copy).await.len(), 5_001);
     assert_eq!(copy.check().await.unwrap().problems, Vec::<String>::new());
-    let error = db.backup(&dir.path().join("no/such/folder/x.db"), false).await.unwrap_err();
+    let error = db.backup(&dir.join("no/such/folder/x.db"), false).await.unwrap_err();
     assert!(error.to_string().contains("no/such/folder/x.db.partial"), "{error}");
-    assert!(!dir.path().join("copy.db.partial").exists());
+    assert!(!dir.join("copy.db.partial").exists());
 }
 
 #[tokio::test]
 async fn a_check_finds_damage_and_dangling_references() {
-    let (db, dir) = database().await;
+    let temp = crate::sqlite().await;
+    let (db, dir) = (&temp.db, temp.dir());
     let table = "create table ops.parts (id {i64} primary key, item {i64} references ops.items)";
     let params = (0..5_000_i64).flat_map(|n| values![n, format!("{n}")]).collect();
     db.apply(vec![
@@ -156,7 +164,7 @@ async fn a_check_finds_damage_and_dangling_references() {
     .await
     .unwrap();
     db.close().await.unwrap();
-    let path = dir.path().join("t.db");
+    let path = dir.join("watchbell.db");
     foreign(&path, "pragma foreign_keys = off; insert into ops_parts values (3, 77777)");
     let db = Database::open(&Options::new(&path)).unwrap();
     let problems = db.check().await.unwrap().problems;
@@ -173,7 +181,7 @@ async fn a_check_finds_damage_and_dangling_references() {
 #[tokio::test]
 async fn starting_together_makes_one_database() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("t.db");
+    let path = dir.path().join("watchbell.db");
     let opened: Vec<_> = std::thread::scope(|scope| {
         let starters: Vec<_> =
             (0..8).map(|_| scope.spawn(|| Database::open(&Options::new(&path)))).collect();
@@ -182,4 +190,21 @@ async fn starting_together_makes_one_database() {
     for db in opened {
         db.unwrap().describe().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_recovers() {
+    let temp = crate::sqlite().await;
+    let db = &temp.db;
+    let limit = |pages: i64| Statement::new(format!("pragma max_page_count = {pages}"), vec![]);
+    let pages = db.describe().await.unwrap().pages;
+    db.apply(vec![limit(pages as i64 + 2)]).await.unwrap();
+    let big: Arc<str> = Arc::from("x".repeat(1 << 16));
+    let (full, small) =
+        tokio::join!(db.apply(vec![insert(1, &big)]), db.apply(vec![insert(2, "small")]));
+    assert!(matches!(full, Err(DbError::DiskFull { .. })), "{full:?}");
+    small.unwrap();
+    db.apply(vec![limit(1 << 20)]).await.unwrap();
+    db.apply(vec![insert(3, &big)]).await.unwrap();
+    assert_eq!(ids(db).await, [2, 3]);
 }

@@ -1,7 +1,6 @@
 use watchbell_core::Time;
-use watchbell_db::{Database, DbError, Line, Migration, Options};
-
-use crate::database;
+use watchbell_db::{DbError, Line, Migration};
+use watchbell_testkit::TempDb;
 
 const ONE: Migration = Migration {
     number: 1,
@@ -12,8 +11,10 @@ const ONE: Migration = Migration {
 const TWO: Migration = Migration {
     number: 2,
     name: "kept",
-    sql: "create trigger ops_windows_kept before delete on ops.windows
-          begin select raise(abort, 'windows are kept; really'); end;
+    sql: "/*sqlite*/ create trigger ops_windows_kept before delete on ops.windows
+          begin select raise(abort, 'windows are kept; really'); end; /*end*/
+          /*pg*/ create function ops.keep() returns trigger language plpgsql as $$
+          begin raise exception 'windows are kept; really'; end $$; /*end*/
           insert into ops.windows (start) values (1795316400123)",
 };
 const BROKEN: Migration =
@@ -27,12 +28,15 @@ const UP_TO_TWO: Line = line(&[ONE, TWO]);
 const WITH_BROKEN: Line = line(&[ONE, TWO, BROKEN]);
 const OTHER: Line = Line {
     name: "market",
-    migrations: &[Migration { number: 1, name: "m", sql: "create table market.m (x {i64})" }],
+    migrations: &[Migration {
+        number: 1,
+        name: "m",
+        sql: "/*pg*/ create schema if not exists market; /*end*/ create table market.m (x {i64})",
+    }],
 };
 
-#[tokio::test]
-async fn lines_are_applied_in_order_and_once() {
-    let (db, _dir) = database().await;
+pub(crate) async fn lines_are_applied_in_order_and_once(temp: &TempDb) {
+    let db = &temp.db;
     let lines = [UP_TO_TWO, OTHER];
     let pending = db.pending(&lines).await.unwrap();
     let shown: Vec<String> = pending.iter().map(ToString::to_string).collect();
@@ -47,25 +51,26 @@ async fn lines_are_applied_in_order_and_once() {
     assert_eq!(shown.text(0).unwrap(), "2026-11-22T03:00:00.123Z");
 }
 
-#[tokio::test]
-async fn a_newer_or_changed_schema_is_refused() {
-    const CHANGED: Line = line(&[Migration { sql: "create table ops.windows (id {id})", ..ONE }]);
-    let (db, _dir) = database().await;
+pub(crate) async fn a_newer_schema_is_refused(temp: &TempDb) {
+    let db = &temp.db;
     db.migrate(&[UP_TO_TWO], Time(0)).await.unwrap();
     let error = db.migrate(&[UP_TO_ONE], Time(0)).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "database is at runtime/2, this binary knows up to runtime/1: use a newer watchbell"
     );
-    let (db, _dir) = database().await;
+}
+
+pub(crate) async fn a_changed_migration_is_refused(temp: &TempDb) {
+    const CHANGED: Line = line(&[Migration { sql: "create table ops.windows (id {id})", ..ONE }]);
+    let db = &temp.db;
     db.migrate(&[UP_TO_ONE], Time(0)).await.unwrap();
     let error = db.pending(&[CHANGED]).await.unwrap_err();
     assert!(matches!(error, DbError::MigrationChanged { number: 1, .. }), "{error}");
 }
 
-#[tokio::test]
-async fn a_failed_migration_leaves_nothing_and_keeps_the_earlier_ones() {
-    let (db, _dir) = database().await;
+pub(crate) async fn a_failed_migration_leaves_nothing_and_keeps_the_earlier_ones(temp: &TempDb) {
+    let db = &temp.db;
     let error = db.migrate(&[WITH_BROKEN], Time(0)).await.unwrap_err();
     assert!(error.to_string().starts_with("migration runtime/3 (broken) failed: "), "{error}");
     assert_eq!(db.pending(&[WITH_BROKEN]).await.unwrap().len(), 1);
@@ -73,11 +78,8 @@ async fn a_failed_migration_leaves_nothing_and_keeps_the_earlier_ones() {
     assert_eq!(db.pending(&[UP_TO_TWO]).await.unwrap(), []);
 }
 
-#[tokio::test]
-async fn two_processes_may_migrate_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let options = Options::new(dir.path().join("t.db"));
-    let (a, b) = (Database::open(&options).unwrap(), Database::open(&options).unwrap());
+pub(crate) async fn two_processes_may_migrate_at_once(temp: &TempDb) {
+    let (a, b) = (&temp.db, temp.second().await);
     let (of_a, of_b) = tokio::join!(
         a.migrate(&[UP_TO_TWO, OTHER], Time(1)),
         b.migrate(&[UP_TO_TWO, OTHER], Time(2))

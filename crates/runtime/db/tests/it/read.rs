@@ -3,12 +3,12 @@ use std::sync::Arc;
 
 use watchbell_core::{Statement, Time, Value, values};
 use watchbell_db::{Cell, DbError};
+use watchbell_testkit::TempDb;
 
-use crate::{database, ids, insert};
+use crate::{ids, insert};
 
-#[tokio::test]
-async fn cells_have_types_and_errors_name_the_column() {
-    let (db, _dir) = database().await;
+pub(crate) async fn cells_have_types_and_errors_name_the_column(temp: &TempDb) {
+    let db = &temp.db;
     let raw: Arc<[u8]> = Arc::from(&[1_u8, 2][..]);
     let params = vec![
         Value::Int(1_700_000_000_000),
@@ -44,9 +44,8 @@ async fn cells_have_types_and_errors_name_the_column() {
     }
 }
 
-#[tokio::test]
-async fn one_row_means_one_row() {
-    let (db, _dir) = database().await;
+pub(crate) async fn one_row_means_one_row(temp: &TempDb) {
+    let db = &temp.db;
     db.apply(vec![insert(1, "a"), insert(2, "b"), insert(3, "c")]).await.unwrap();
     let by_id = "select name from ops.items where id >= $1";
     assert!(db.query_opt(by_id, values![9]).await.unwrap().is_none());
@@ -57,9 +56,8 @@ async fn one_row_means_one_row() {
     assert_eq!(error.to_string(), "query on ops.items must return one row, but returned 0");
 }
 
-#[tokio::test]
-async fn a_scan_streams_breaks_and_passes_errors_on() {
-    let (db, _dir) = database().await;
+pub(crate) async fn a_scan_streams_breaks_and_passes_errors_on(temp: &TempDb) {
+    let db = &temp.db;
     let params = (0..10_000_i64).flat_map(|n| values![n, format!("{n}")]).collect();
     db.apply(vec![Statement::bulk("insert into ops.items (id, name) values ($1, $2)", 2, params)])
         .await
@@ -81,12 +79,11 @@ async fn a_scan_streams_breaks_and_passes_errors_on() {
     assert!(error.to_string().contains("column `name` is text"), "{error}");
     let lost = db.scan(sql, vec![], (), |(), _| panic!("of the test")).await.unwrap_err();
     assert!(matches!(lost, DbError::ReaderLost), "{lost}");
-    assert_eq!(ids(&db).await.len(), 10_000);
+    assert_eq!(ids(db).await.len(), 10_000);
 }
 
-#[tokio::test]
-async fn a_snapshot_stands_still() {
-    let (db, _dir) = database().await;
+pub(crate) async fn a_snapshot_stands_still(temp: &TempDb) {
+    let db = &temp.db;
     db.apply(vec![insert(1, "a")]).await.unwrap();
     let count = "select count(*) from ops.items";
     let snapshot = db.snapshot().await.unwrap();
@@ -110,18 +107,36 @@ async fn a_snapshot_stands_still() {
     }
 }
 
-#[tokio::test]
-async fn a_query_cannot_write() {
-    let (db, _dir) = database().await;
+pub(crate) async fn a_query_cannot_write(temp: &TempDb) {
+    let db = &temp.db;
     let error = db.query("delete from ops.items returning id", vec![]).await.unwrap_err();
     assert!(matches!(error, DbError::ReadOnly { .. }), "{error}");
 }
 
-#[tokio::test]
-async fn texts_made_at_run_time_do_not_pile_up() {
-    let (db, _dir) = database().await;
+pub(crate) async fn texts_made_at_run_time_do_not_pile_up(temp: &TempDb) {
+    let db = &temp.db;
     for n in 0..600 {
         let row = db.query_one(format!("select {n}"), vec![]).await.unwrap();
         assert_eq!(row.i64(0).unwrap(), n);
     }
+}
+
+pub(crate) async fn a_closed_database_says_so(temp: &TempDb) {
+    let db = temp.second().await;
+    let waiting: Vec<_> = (0..50_i64)
+        .map(|n| {
+            let db = db.clone();
+            tokio::spawn(async move { db.apply(vec![insert(n, &format!("{n}"))]).await })
+        })
+        .collect();
+    for task in waiting {
+        task.await.unwrap().unwrap();
+    }
+    db.close().await.unwrap();
+    db.close().await.unwrap();
+    assert!(matches!(db.apply(vec![]).await, Err(DbError::Closed)));
+    assert!(matches!(db.query("select 1", vec![]).await, Err(DbError::Closed)));
+    assert!(matches!(db.snapshot().await, Err(DbError::Closed)));
+    assert_eq!(db.metrics().jobs, 50);
+    assert_eq!(ids(&temp.db).await.len(), 50);
 }

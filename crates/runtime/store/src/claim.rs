@@ -9,11 +9,10 @@ use watchbell_core::{
 };
 use watchbell_db::{Applied, Database, DbError};
 
+use crate::event;
 use crate::record::{failed, json, one, session};
-use crate::session::take_back;
-use crate::sql::{apply, places};
+use crate::sql::apply;
 use crate::worker::missing;
-use crate::{event, job};
 
 /// How often a claim looks again when what it found had changed before it could write.
 const LOOKS: usize = 16;
@@ -74,20 +73,16 @@ macro_rules! take_lease {
     ($free:literal) => {
         concat!(
             "update ops.workers set lease_owner = $2, lease_token = lease_token + 1,
-                lease_expires_at = $4, last_started_at = coalesce($5, last_started_at),
-                last_due = case when $6 is null then last_due
-                    when last_due is null or last_due < $6 then $6 else last_due end
+                lease_expires_at = {now:$3} + $4, last_started_at = coalesce($5, last_started_at),
+                last_due = case when last_due is null or last_due < $6 then $6 else last_due end
              where name = $1 and ",
             $free,
-            " and $3 < $4 returning lease_token"
+            " and $4 > 0 returning lease_token"
         )
     };
 }
 
 pub(crate) async fn claim(db: &Database, request: ClaimRequest) -> Result<Claim> {
-    if let Target::Job { kinds } = &request.target {
-        return claim_job(db, &request, kinds).await;
-    }
     let mut expired = false;
     for _ in 0..LOOKS {
         let event = match &request.target {
@@ -185,7 +180,7 @@ fn prepare(r: &ClaimRequest, event: Option<(EventRecord, i64)>, expired: bool) -
                     or (ops.windows.state = 'running' and not exists (
                         select 1 from ops.cycles c join ops.workers w on w.name = c.worker
                         where c.id = ops.windows.cycle and c.outcome = 'running'
-                            and w.lease_token = c.token and w.lease_expires_at > $7))
+                            and w.lease_token = c.token and w.lease_expires_at > {now:$7}))
                  returning attempts, scope",
                 values![series, *start, *version, *end, json(scope), &r.worker, r.now],
             );
@@ -215,32 +210,24 @@ fn cycle(r: &ClaimRequest, cause: &Cause) -> Vec<Value> {
 }
 
 fn lease(attempt: &mut Attempt, r: &ClaimRequest, expired: bool) {
-    if expired {
-        attempt
-            .add(
-                Part::Clear,
-                "update ops.cycles set outcome = 'lost', finished_at = $2,
-                error = 'its lease expired, and another claim took over'
-             where worker = $1 and outcome = 'running' and cause <> 'job'
-                and exists (select 1 from ops.workers
-                    where name = $1 and lease_expires_at <= $2)",
-                values![&r.worker, r.now],
-            )
-            .expect = Expect::Any;
-    }
     let started = (!matches!(r.target, Target::Standing)).then_some(r.now);
     let due = match &r.target {
         Target::Tick { due } => Some(*due),
         _ => None,
     };
     let last = r.passed.iter().map(|p| p.last).chain(due).max();
-    let params = values![&r.worker, session(&r.session), r.now, r.now + r.ttl, started, last];
-    let sql = if expired {
-        take_lease!("(lease_owner is null or lease_expires_at <= $3)")
-    } else {
-        take_lease!("lease_owner is null")
-    };
-    attempt.add(Part::Lease, sql, params);
+    let params = values![&r.worker, session(&r.session), r.now, r.ttl, started, last];
+    if !expired {
+        attempt.add(Part::Lease, take_lease!("lease_owner is null"), params);
+        return;
+    }
+    let free = take_lease!("(lease_owner is null or lease_expires_at <= {now:$3})");
+    attempt.add(Part::Lease, free, params);
+    // The lease is ours, so a cycle that still runs ran under the one that expired.
+    let clear = "update ops.cycles set outcome = 'lost', finished_at = $2,
+            error = 'its lease expired, and another claim took over'
+         where worker = $1 and outcome = 'running' and cause <> 'job'";
+    attempt.add(Part::Clear, clear, values![&r.worker, r.now]).expect = Expect::Any;
 }
 
 fn passed(attempt: &mut Attempt, r: &ClaimRequest) {
@@ -285,20 +272,34 @@ pub(crate) async fn record_passed(
     match db.apply(vec![bump, ledger(worker, passed, now)]).await {
         Ok(_) => Ok(()),
         Err(DbError::Unmet { index: 0, .. }) => Err(missing(worker)),
-        Err(DbError::Unmet { .. }) => Err(overlap(worker)),
+        Err(DbError::Unmet { .. } | DbError::Constraint { .. }) => {
+            // The answer to the same request may have been lost.
+            for p in passed {
+                let row = db
+                    .query_opt(
+                        "select 1 from ops.occurrences where worker = $1 and due = $2
+                            and through = $3 and fate = $4 and recorded_at = $5",
+                        values![worker, p.first, p.last, p.fate.as_str(), now],
+                    )
+                    .await
+                    .map_err(failed)?;
+                row.ok_or_else(|| overlap(worker))?;
+            }
+            Ok(())
+        }
         Err(other) => Err(failed(other)),
     }
 }
 
-/// Who holds the lease; `None` when it is free or expired.
+/// Who holds the lease; `None` when it is free or expired. Its end is told in the caller's time.
 async fn holder(db: &Database, r: &ClaimRequest) -> Result<Option<Claim>> {
-    let sql = "select lease_owner, lease_expires_at from ops.workers where name = $1";
-    let row = db.query_opt(sql, values![&r.worker]).await.map_err(failed)?;
+    let sql = "select lease_owner, lease_expires_at - {now:$2} from ops.workers where name = $1";
+    let row = db.query_opt(sql, values![&r.worker, r.now]).await.map_err(failed)?;
     let row = row.ok_or_else(|| missing(&r.worker))?;
     one("ops.workers", &row, |w| {
-        Ok(match (w.row.opt_text(0)?, w.row.opt_time(1)?) {
-            (Some(owner), Some(until)) if until > r.now => {
-                Some(Claim::Held { owner: SessionId::from(owner), until })
+        Ok(match (w.row.opt_text(0)?, w.opt_millis(1)?) {
+            (Some(owner), Some(left)) if left > Millis::ZERO => {
+                Some(Claim::Held { owner: SessionId::from(owner), until: r.now + left })
             }
             _ => None,
         })
@@ -332,115 +333,41 @@ fn granted(r: &ClaimRequest, attempt: Attempt, applied: &Applied) -> Result<Clai
     }))
 }
 
-async fn claim_job(db: &Database, r: &ClaimRequest, kinds: &[String]) -> Result<Claim> {
-    for _ in 0..LOOKS {
-        match job::next(db, kinds, r.now).await? {
-            job::Next::Due => {}
-            job::Next::Expired => {
-                apply(db, take_back(r.now, "its lease expired").to_vec()).await?;
-                continue;
-            }
-            job::Next::Wait(next) => return Ok(Claim::Nothing { next }),
-        }
-        let take = format!(
-            "update ops.jobs set state = 'running', attempts = attempts + 1, started_at = $2,
-                worker = $1, lease_owner = $3, lease_expires_at = $4,
-                lease_token = (select lease_token from ops.workers where name = $1)
-             where id = (select id from ops.jobs
-                where state = 'queued' and run_at <= $2 and kind in ({})
-                order by priority desc, run_at, id limit 1 /*pg*/ for update skip locked /*end*/)
-             returning id, kind, payload, attempts, max_attempts",
-            places(5, kinds.len())
-        );
-        let mut params = values![&r.worker, r.now, session(&r.session), r.now + r.ttl];
-        params.extend(kinds.iter().map(|k| Value::from(k.as_str())));
-        let mut list = vec![
-            Statement::new(
-                "update ops.workers set lease_token = lease_token + 1, last_started_at = $2
-                 where name = $1 returning lease_token",
-                values![&r.worker, r.now],
-            )
-            .expect(Expect::Exactly(1)),
-            Statement::new(take, params).expect(Expect::Exactly(1)),
-            Statement::new(
-                "insert into ops.cycles
-                    (worker, cause, detail, token, session, attempt, started_at, outcome)
-                 select w.name, 'job', '{\"kind\":\"job\",\"id\":' || j.id || '}', w.lease_token,
-                    j.lease_owner, j.attempts, j.started_at, 'running'
-                 from ops.workers w join ops.jobs j
-                    on j.worker = w.name and j.lease_token = w.lease_token and j.state = 'running'
-                 where w.name = $1 returning id",
-                values![&r.worker],
-            )
-            .expect(Expect::Exactly(1)),
-            Statement::new(
-                "update ops.jobs set cycle = (select max(id) from ops.cycles where worker = $1)
-                 where state = 'running' and worker = $1
-                    and lease_token = (select lease_token from ops.workers where name = $1)",
-                values![&r.worker],
-            )
-            .expect(Expect::Exactly(1)),
-        ];
-        if !r.passed.is_empty() {
-            list.push(ledger(&r.worker, &r.passed, r.now));
-        }
-        match db.apply(list).await {
-            Ok(applied) => return granted_job(r, &applied),
-            Err(DbError::Unmet { index: 0, .. }) => return Err(missing(&r.worker)),
-            // Another node was faster: look again.
-            Err(DbError::Unmet { index: 1, .. }) => {}
-            Err(DbError::Unmet { index: 4, .. }) => return Err(overlap(&r.worker)),
-            Err(other) => return Err(failed(other)),
-        }
-    }
-    Err(unsettled(&r.worker))
-}
-
-fn granted_job(r: &ClaimRequest, applied: &Applied) -> Result<Claim> {
-    let token = applied.rows[0][0].i64(0).map_err(failed)?;
-    let cycle = applied.rows[2][0].i64(0).map_err(failed)?;
-    one("ops.jobs", &applied.rows[1][0], |j| {
-        Ok(Claim::Granted(Grant {
-            token: Token(token),
-            cycle: CycleId(cycle),
-            cause: Cause::Job { id: j.row.i64(0)? },
-            attempt: j.count(3)?,
-            max_attempts: j.count(4)?,
-            input: CycleInput::Job { kind: j.string(1)?, payload: j.row.json(2)? },
-            expires_at: r.now + r.ttl,
-        }))
-    })
-}
-
 pub(crate) async fn renew(
     db: &Database,
     id: &SessionId,
     ttl: Millis,
     now: Time,
 ) -> Result<Vec<WorkerName>> {
-    let params = values![session(id), now, now + ttl];
-    let applied = apply(
-        db,
-        vec![
-            Statement::new(
-                "update ops.workers set lease_expires_at = $3
-                 where lease_owner = $1 and lease_expires_at > $2 returning name",
-                params.clone(),
-            ),
-            Statement::new(
-                "update ops.jobs set lease_expires_at = $3
-                 where state = 'running' and lease_owner = $1 and lease_expires_at > $2
-                 returning worker",
-                params,
-            ),
-        ],
-    )
-    .await?;
-    let mut workers = Vec::new();
-    for row in applied.rows.iter().flatten() {
-        workers.push(WorkerName::from(row.text(0).map_err(failed)?));
-    }
-    workers.sort_unstable();
-    workers.dedup();
-    Ok(workers)
+    let extend = Statement::new(
+        "update ops.workers set lease_expires_at = {now:$2} + $3
+         where name in (select name from ops.workers
+            where lease_owner = $1 and lease_expires_at > {now:$2}
+            order by name /*pg*/ for update /*end*/) returning name",
+        values![session(id), now, ttl],
+    );
+    let applied = apply(db, vec![extend]).await?;
+    let names = applied.rows.iter().flatten().map(|row| Ok(WorkerName::from(row.text(0)?)));
+    let mut names = names.collect::<std::result::Result<Vec<_>, DbError>>().map_err(failed)?;
+    names.sort_unstable();
+    Ok(names)
+}
+
+pub(crate) async fn release(
+    db: &Database,
+    worker: &WorkerName,
+    id: &SessionId,
+    token: Token,
+    now: Time,
+) -> Result<()> {
+    // A cycle that runs under the lease keeps it: only its end may release it.
+    let give_back = Statement::new(
+        "update ops.workers set lease_owner = null, lease_expires_at = null
+         where name = $1 and lease_owner = $2 and lease_token = $3
+            and lease_expires_at > {now:$4}
+            and not exists (select 1 from ops.cycles c
+                where c.worker = $1 and c.outcome = 'running' and c.token = $3)",
+        values![worker, session(id), token.0, now],
+    );
+    apply(db, vec![give_back]).await.map(drop)
 }

@@ -11,8 +11,22 @@ use crate::sql::{apply, kinds};
 /// that it neither reads them again and again nor keeps them from being pruned.
 const IDLE_GAP: i64 = 256;
 
+/// The first statement of every list that inserts events. Readers follow events by their numbers,
+/// so a number must not become visible after a higher one: where transactions run side by side,
+/// those that emit take turns from here to their commit. And since each takes this turn before any
+/// row, no two of them can wait for each other.
+pub(crate) fn in_order() -> Statement {
+    Statement::new(
+        "/*pg*/ select 1 from pg_advisory_xact_lock(8386658473162859876) /*end*/",
+        vec![],
+    )
+}
+
 pub(crate) async fn emit(db: &Database, events: Vec<NewEvent>, now: Time) -> Result<Vec<i64>> {
-    let list = events.into_iter().map(|e| {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let events = events.into_iter().map(|e| {
         // A duplicate changes nothing, but tells the number of the first.
         let sql = "insert into ops.events (at, kind, key, dedupe, payload)
             values ($1, $2, $3, $4, $5)
@@ -21,8 +35,8 @@ pub(crate) async fn emit(db: &Database, events: Vec<NewEvent>, now: Time) -> Res
         Statement::new(sql, values![now, e.kind, e.key, e.dedupe, json(&e.payload)])
             .expect(Expect::Exactly(1))
     });
-    let applied = apply(db, list.collect()).await?;
-    applied.rows.iter().map(|rows| rows[0].i64(0).map_err(failed)).collect()
+    let applied = apply(db, [in_order()].into_iter().chain(events).collect()).await?;
+    applied.rows[1..].iter().map(|rows| rows[0].i64(0).map_err(failed)).collect()
 }
 
 fn read(r: Reader<'_>) -> std::result::Result<EventRecord, ReadError> {
@@ -129,8 +143,10 @@ pub(crate) async fn dead_letters(db: &Database, limit: u32) -> Result<Vec<DeadLe
     })
 }
 
-pub(crate) async fn redrive(db: &Database, id: i64, now: Time) -> Result<()> {
+/// Gives a dead letter back, and says of which kind its event is.
+pub(crate) async fn redrive(db: &Database, id: i64, now: Time) -> Result<String> {
     let list = vec![
+        in_order(),
         Statement::new(
             "update ops.dead_letters set redriven_at = $2 where id = $1 and redriven_at is null",
             values![id, now],
@@ -138,12 +154,14 @@ pub(crate) async fn redrive(db: &Database, id: i64, now: Time) -> Result<()> {
         .expect(Expect::Exactly(1)),
         Statement::new(
             "insert into ops.events (at, kind, key, payload, cycle, only_for)
-             select $2, kind, key, payload, cycle, worker from ops.dead_letters where id = $1",
+             select $2, kind, key, payload, cycle, worker from ops.dead_letters where id = $1
+             returning kind",
             values![id, now],
-        ),
+        )
+        .expect(Expect::Exactly(1)),
     ];
     match db.apply(list).await {
-        Ok(_) => Ok(()),
+        Ok(applied) => Ok(applied.rows[2][0].text(0).map_err(failed)?.to_owned()),
         Err(DbError::Unmet { .. }) => {
             let sql = "select redriven_at from ops.dead_letters where id = $1";
             let row = db.query_opt(sql, values![id]).await.map_err(failed)?;

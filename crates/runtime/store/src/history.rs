@@ -8,8 +8,9 @@ use watchbell_core::port::{
 use watchbell_core::{CycleId, Millis, SessionId, Statement, Time, Token, WorkerName, values};
 use watchbell_db::Database;
 
+use crate::queue;
 use crate::record::{all, failed};
-use crate::sql::apply;
+use crate::sql::{apply, is_shared};
 
 pub(crate) async fn cycles(
     db: &Database,
@@ -120,7 +121,7 @@ pub(crate) async fn prune(
     now: Time,
 ) -> Result<Pruned> {
     let before = |kept: Millis| values![now - kept, max_rows];
-    let list = vec![
+    let mut list = vec![
         Statement::new(
             "delete from ops.cycles where id in (select id from ops.cycles
                 where finished_at < $1 order by id limit $2)",
@@ -146,12 +147,13 @@ pub(crate) async fn prune(
                 order by id limit $2)",
             before(keep.events),
         ),
-        Statement::new(
-            "delete from ops.jobs where id in (select id from ops.jobs
-                where finished_at < $1 order by finished_at limit $2)",
-            before(keep.jobs),
-        ),
     ];
+    list.extend(queue::prune(now - keep.jobs, max_rows, is_shared(db)));
     let changed = apply(db, list).await?.changed;
-    Ok(Pruned { cycles: changed[0], occurrences: changed[2], events: changed[3], jobs: changed[4] })
+    Ok(Pruned {
+        cycles: changed[0],
+        occurrences: changed[2],
+        events: changed[3],
+        jobs: changed[changed.len() - 1],
+    })
 }

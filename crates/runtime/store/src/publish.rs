@@ -2,12 +2,14 @@
 //! that a cycle has to say.
 
 use serde_json::json;
-use watchbell_core::port::{CycleEnd, FollowUp, Outcome, Publication, Result, StoreError};
+use watchbell_core::port::{CycleEnd, FollowUp, JobEnd, Outcome, Publication, Result, StoreError};
 use watchbell_core::{Cause, Commit, CycleId, Expect, Statement, Value, values};
 use watchbell_db::{Database, DbError};
 
+use crate::queue::{self, Admitted, Known};
 use crate::record::{failed, json as doc, json_or_null, session};
-use crate::window;
+use crate::sql::is_shared;
+use crate::{event, window};
 
 /// The heartbeat of a cycle that ended: `$1` worker, `$2` now, `$3` start, `$4` duration, `$5` next
 /// due, `$6` whether it succeeded, `$7` whether it failed, `$8` error, `$9` summary.
@@ -41,19 +43,31 @@ macro_rules! of_cycle {
     };
 }
 
-pub(crate) async fn publish(db: &Database, publication: Publication) -> Result<()> {
-    write(db, publication, false).await
+pub(crate) async fn publish(
+    db: &Database,
+    known: &Known,
+    mut publication: Publication,
+) -> Result<()> {
+    let jobs = std::mem::take(&mut publication.commit.jobs);
+    let jobs = known.admit(db, jobs, publication.now).await?;
+    write(db, publication, &jobs, false).await?;
+    known.added(&jobs);
+    Ok(())
 }
 
 pub(crate) async fn burn(db: &Database, publication: Publication) -> Result<()> {
-    write(db, publication, true).await
+    write(db, publication, &[], true).await
 }
 
-async fn write(db: &Database, mut p: Publication, burn: bool) -> Result<()> {
+async fn write(db: &Database, mut p: Publication, jobs: &[Admitted], burn: bool) -> Result<()> {
     let commit = std::mem::take(&mut p.commit);
-    let mut list = proof(&p, burn);
+    let mut list = Vec::with_capacity(8);
+    if !commit.events.is_empty() {
+        list.push(event::in_order());
+    }
+    list.extend(proof(db, &p, burn));
     let domain = list.len()..list.len() + commit.statements.len();
-    consequences(&mut list, &p, commit);
+    consequences(&mut list, &p, commit, jobs);
     follow_up(&mut list, &p)?;
     match db.apply(list).await {
         Ok(_) => Ok(()),
@@ -71,33 +85,43 @@ async fn write(db: &Database, mut p: Publication, burn: bool) -> Result<()> {
         }
         Err(DbError::Unmet { .. }) => {
             if !burn {
+                if is_recorded(db, &p).await? {
+                    return Ok(());
+                }
                 record_refusal(db, &p).await?;
             }
             Err(StoreError::Fenced { worker: p.worker, token: p.token })
+        }
+        // A rule of the schema, or SQL that is wrong: the same commit will be refused again.
+        Err(refused @ (DbError::Constraint { .. } | DbError::Statement { .. })) => {
+            Err(StoreError::Conflict(format!("the commit was refused: {refused}")))
         }
         Err(other) => Err(failed(other)),
     }
 }
 
-/// The statements that fail when the claim is lost; with them go the ends of the lease, the cycle
-/// and the job behind it.
-fn proof(p: &Publication, burn: bool) -> Vec<Statement> {
+/// The statements that fail when the claim is lost; with them go the ends of the lease and the
+/// cycle, or of the job, which is its own cycle.
+fn proof(db: &Database, p: &Publication, burn: bool) -> Vec<Statement> {
+    if let Cause::Job { id } = &p.cause {
+        let Some(end) = job_end(p) else {
+            return vec![queue::prove(*id, p.token, &p.session, p.now, burn)];
+        };
+        let mut ending = queue::ending(is_shared(db), &p.session, &[end], p.now, burn);
+        for at in ending.tell {
+            ending.list[at].expect = Expect::Exactly(1);
+        }
+        return ending.list;
+    }
     let holder = values![&p.worker, p.token.0, session(&p.session), p.now, burn];
     let mut list = Vec::with_capacity(4);
     let Some(end) = &p.end else {
-        let sql = match &p.cause {
-            Cause::Job { .. } => {
-                "update ops.jobs set lease_expires_at = lease_expires_at
-                 where worker = $1 and lease_token = $2 and lease_owner = $3
-                    and ($5 = 1 or lease_expires_at > $4) and state = 'running'"
-            }
-            _ => {
-                "update ops.workers set lease_expires_at = lease_expires_at
-                 where name = $1 and lease_token = $2 and lease_owner = $3
-                    and ($5 = 1 or lease_expires_at > $4)"
-            }
-        };
-        list.push(Statement::new(sql, holder));
+        list.push(Statement::new(
+            "update ops.workers set lease_expires_at = lease_expires_at
+             where name = $1 and lease_token = $2 and lease_owner = $3
+                and ($5 = 1 or lease_expires_at > {now:$4})",
+            holder,
+        ));
         if p.cycle != CycleId(0) {
             list.push(Statement::new(
                 "update ops.cycles set outcome = 'running'
@@ -107,22 +131,17 @@ fn proof(p: &Publication, burn: bool) -> Vec<Statement> {
         }
         return list.into_iter().map(|s| s.expect(Expect::Exactly(1))).collect();
     };
-    if let Cause::Job { id } = &p.cause {
-        list.push(end_job(*id, p, end, burn));
-        list.push(Statement::new(heartbeat!(" where name = $1"), beat(p, end)));
-    } else {
-        let keep = end.keep_lease && !burn;
-        let guard = values![p.token.0, session(&p.session), burn, keep];
-        list.push(Statement::new(
-            heartbeat!(
-                ", lease_owner = case when $13 = 1 then lease_owner end,
-                lease_expires_at = case when $13 = 1 then lease_expires_at end
-                where name = $1 and lease_token = $10 and lease_owner = $11
-                    and ($12 = 1 or lease_expires_at > $2)"
-            ),
-            [beat(p, end), guard].concat(),
-        ));
-    }
+    let keep = end.keep_lease && !burn;
+    let guard = values![p.token.0, session(&p.session), burn, keep];
+    list.push(Statement::new(
+        heartbeat!(
+            ", lease_owner = case when $13 = 1 then lease_owner end,
+            lease_expires_at = case when $13 = 1 then lease_expires_at end
+            where name = $1 and lease_token = $10 and lease_owner = $11
+                and ($12 = 1 or lease_expires_at > {now:$2})"
+        ),
+        [beat(p, end), guard].concat(),
+    ));
     list.push(end_cycle(p, end));
     list.into_iter().map(|s| s.expect(Expect::Exactly(1))).collect()
 }
@@ -144,7 +163,8 @@ fn beat(p: &Publication, end: &CycleEnd) -> Vec<Value> {
     ]
 }
 
-/// The end of the cycle's row; of a quiet worker's cycle it is also the beginning.
+/// The end of the cycle's row; of a quiet worker's cycle it is also the beginning, unless it is the
+/// newest that is written already: the answer to it was lost then.
 fn end_cycle(p: &Publication, end: &CycleEnd) -> Statement {
     let (outcome, error) = (end.outcome.as_str(), end.error.clone());
     let summary = json_or_null(&end.summary);
@@ -152,7 +172,11 @@ fn end_cycle(p: &Publication, end: &CycleEnd) -> Statement {
         return Statement::new(
             "insert into ops.cycles (worker, cause, detail, token, session, attempt, started_at,
                 finished_at, outcome, error, summary)
-             values ($1, $2, $3, $4, $5, 1, $6, $7, $8, $9, $10)",
+             select $1, $2, cast(cast($3 as {text}) as {json}), $4, $5, 1, $6, $7, $8, $9, $10
+             where not exists (select 1 from ops.cycles n
+                where n.id = (select max(id) from ops.cycles where worker = $1)
+                    and n.token = $4 and n.session = $5 and n.started_at = $6
+                    and n.finished_at = $7 and cast(n.detail as {text}) = cast($3 as {text}))",
             values![
                 &p.worker,
                 p.cause.kind(),
@@ -174,41 +198,23 @@ fn end_cycle(p: &Publication, end: &CycleEnd) -> Statement {
     )
 }
 
-fn end_job(id: i64, p: &Publication, end: &CycleEnd, burn: bool) -> Statement {
-    // State, not before, whether the attempt counts, error.
-    let (state, run_at, counts, error) = match &end.follow_up {
-        FollowUp::Finish => ("succeeded", None, true, None),
-        FollowUp::Retry { at } => ("queued", Some(*at), true, end.error.clone()),
-        FollowUp::Again { at } => ("queued", Some(*at), false, end.error.clone()),
-        FollowUp::GiveUp { reason } => ("failed", None, true, Some(reason.clone())),
-    };
-    let finished = run_at.is_none().then_some(p.now);
-    Statement::new(
-        "update ops.jobs set state = $6, run_at = coalesce($7, run_at),
-            attempts = case when $8 = 1 then attempts else attempts - 1 end,
-            error = coalesce($9, error), finished_at = $10,
-            lease_owner = null, lease_token = null, lease_expires_at = null
-         where id = $1 and state = 'running' and worker = $2 and lease_token = $3
-            and lease_owner = $4 and ($11 = 1 or lease_expires_at > $5)",
-        values![
-            id,
-            &p.worker,
-            p.token.0,
-            session(&p.session),
-            p.now,
-            state,
-            run_at,
-            counts,
-            error,
-            finished,
-            burn
-        ],
-    )
+/// The end of the job behind a publication that ends one.
+fn job_end(p: &Publication) -> Option<JobEnd> {
+    let (Cause::Job { id }, Some(end)) = (&p.cause, &p.end) else { return None };
+    Some(JobEnd {
+        id: *id,
+        token: p.token,
+        outcome: end.outcome,
+        follow_up: end.follow_up.clone(),
+        result: end.summary.clone(),
+        error: end.error.clone(),
+        started_at: end.started_at,
+    })
 }
 
 fn end_event(id: i64, p: &Publication, end: &CycleEnd) -> Statement {
     match &end.follow_up {
-        FollowUp::Finish | FollowUp::GiveUp { .. } => Statement::new(
+        FollowUp::Finish | FollowUp::GiveUp { .. } | FollowUp::Cancel { .. } => Statement::new(
             "update ops.subscribers set cursor = $2, attempts = 0, next_attempt_at = null
              where worker = $1 and cursor < $2",
             values![&p.worker, id],
@@ -226,7 +232,7 @@ fn end_event(id: i64, p: &Publication, end: &CycleEnd) -> Statement {
 }
 
 /// Everything that follows from a proven claim.
-fn consequences(list: &mut Vec<Statement>, p: &Publication, commit: Commit) {
+fn consequences(list: &mut Vec<Statement>, p: &Publication, commit: Commit, jobs: &[Admitted]) {
     list.extend(commit.statements);
     list.extend(window::cover(&commit.covers));
     let conditions = commit
@@ -244,8 +250,10 @@ fn consequences(list: &mut Vec<Statement>, p: &Publication, commit: Commit) {
         5,
         conditions.collect(),
     );
-    // A quiet worker's step has no cycle to name; its end has just written one.
-    let known = p.cycle != CycleId(0) || p.end.is_none();
+    // A job, and a quiet worker's step, have no cycle to name; a quiet worker's end has just
+    // written one.
+    let is_job = matches!(p.cause, Cause::Job { .. });
+    let known = p.cycle != CycleId(0) || p.end.is_none() || is_job;
     let cycle = match p.cycle {
         CycleId(0) if known => Value::Null,
         CycleId(0) => Value::from(&p.worker),
@@ -267,24 +275,7 @@ fn consequences(list: &mut Vec<Statement>, p: &Publication, commit: Commit) {
         6,
         events.collect(),
     );
-    let jobs = commit.jobs.into_iter().flat_map(|j| {
-        let run_at = j.run_at.unwrap_or(p.now);
-        let (payload, most) = (doc(&j.payload), j.max_attempts.max(1));
-        values![j.kind, payload, j.priority, j.unique_key, most, run_at, p.now, cycle.clone()]
-    });
-    push_bulk(
-        list,
-        of_cycle!(
-            known,
-            "insert into ops.jobs (state, kind, payload, priority, unique_key, max_attempts,
-                run_at, created_at, created_by)
-             values ('queued', $1, $2, $3, $4, $5, $6, $7, ",
-            "$8",
-            ") on conflict do nothing"
-        ),
-        8,
-        jobs.collect(),
-    );
+    list.extend(queue::insert(jobs, p.now, Some(p.cycle.0).filter(|id| *id != 0)));
     let Some(end) = &p.end else { return };
     let artifacts = end.artifacts.iter().flat_map(|a| {
         let (name, path) = (a.name.as_str(), a.path.as_str());
@@ -315,7 +306,7 @@ fn follow_up(list: &mut Vec<Statement>, p: &Publication) -> Result<()> {
             window::end(series, *start, *version, p, end)?
         }
         Cause::Event { id } => {
-            if let FollowUp::GiveUp { reason } = &end.follow_up {
+            if let FollowUp::GiveUp { reason } | FollowUp::Cancel { reason } = &end.follow_up {
                 let letter = Statement::new(
                     "insert into ops.dead_letters
                         (worker, event_id, event_at, kind, key, payload, cycle, reason, at)
@@ -339,6 +330,32 @@ fn push_bulk(list: &mut Vec<Statement>, sql: &'static str, width: usize, params:
     }
 }
 
+/// Whether the end that `p` publishes is written already, under its token.
+async fn is_recorded(db: &Database, p: &Publication) -> Result<bool> {
+    let Some(end) = &p.end else { return Ok(false) };
+    if let Some(end) = job_end(p) {
+        return Ok(!queue::already(db, &[&end]).await?.is_empty());
+    }
+    let (sql, params) = if p.cycle == CycleId(0) {
+        (
+            "select 1 from ops.cycles
+             where id = (select max(id) from ops.cycles where worker = $1)
+                and token = $2 and session = $3 and outcome = $4 and started_at = $5
+                and finished_at = $6 and cast(detail as {text}) = $7",
+            values![end.started_at, p.now, doc(&p.cause)],
+        )
+    } else {
+        (
+            "select 1 from ops.cycles
+             where worker = $1 and token = $2 and session = $3 and outcome = $4 and id = $5",
+            values![p.cycle.0],
+        )
+    };
+    let claim = values![&p.worker, p.token.0, session(&p.session), end.outcome.as_str()];
+    let row = db.query_opt(sql, [claim, params].concat()).await.map_err(failed)?;
+    Ok(row.is_some())
+}
+
 /// Says in a list of its own that a commit was refused.
 async fn record_refusal(db: &Database, p: &Publication) -> Result<()> {
     let payload = json!({
@@ -346,6 +363,7 @@ async fn record_refusal(db: &Database, p: &Publication) -> Result<()> {
         "cause": p.cause,
     });
     let list = vec![
+        event::in_order(),
         Statement::new(
             "update ops.cycles set outcome = 'fenced', finished_at = coalesce(finished_at, $4),
                 error = 'its commit came after the claim was lost, and was refused'

@@ -1,9 +1,10 @@
 //! Boots of nodes, and what is taken back when one ends.
 
-use watchbell_core::port::{Recovered, Result, SessionRecord, StoreError};
-use watchbell_core::{Expect, SessionId, Statement, Time, job, values};
+use watchbell_core::port::{NODE_LOST_AFTER, Recovered, Result, SessionRecord, StoreError};
+use watchbell_core::{Expect, SessionId, Statement, Time, values};
 use watchbell_db::{Database, DbError, SCHEMAS};
 
+use crate::queue;
 use crate::record::{all, failed, session};
 use crate::sql::apply;
 
@@ -33,7 +34,33 @@ pub(crate) async fn open(db: &Database, record: SessionRecord) -> Result<()> {
         3,
         flags.collect(),
     );
-    apply(db, vec![log, flags]).await.map(drop)
+    let node = Statement::new(
+        "insert into ops.nodes (session, seen_at, ttl, profile) values ($1, {now:$2}, $3, '')",
+        values![id, record.opened_at, NODE_LOST_AFTER],
+    );
+    apply(db, vec![log, flags, node]).await.map(drop)
+}
+
+/// What goes with sessions that were closed: their nodes, and the schemas that no open one uses. A
+/// schema stays in use while any session is open, and is then said to be opened by the newest.
+pub(crate) fn after_closing(now: Time) -> [Statement; 2] {
+    [
+        Statement::new(
+            "delete from ops.nodes where session in
+                (select session_id from ops.session_log where closed_at is not null)",
+            values![],
+        ),
+        Statement::new(
+            "update ops.session_flags set updated_at = $1,
+                is_open = (select count(*) from (select 1 from ops.session_log
+                    where closed_at is null limit 1) o),
+                opened_by = coalesce((select session_id from ops.session_log
+                    where closed_at is null order by opened_at desc, session_id limit 1), opened_by)
+             where is_open = 1 and opened_by in
+                (select session_id from ops.session_log where closed_at is not null)",
+            values![now],
+        ),
+    ]
 }
 
 pub(crate) async fn close(db: &Database, id: &SessionId, note: &str, now: Time) -> Result<()> {
@@ -45,21 +72,20 @@ pub(crate) async fn close(db: &Database, id: &SessionId, note: &str, now: Time) 
         )
         .expect(Expect::Exactly(1)),
         Statement::new(
-            "update ops.session_flags set is_open = 0, updated_at = $2
-             where opened_by = $1 and is_open = 1",
+            "update ops.workers set lease_expires_at = {now:$2}
+             where name in (select name from ops.workers where lease_owner = $1
+                order by name /*pg*/ for update /*end*/)",
             ours.clone(),
         ),
         Statement::new(
-            "update ops.workers set lease_expires_at = $2 where lease_owner = $1",
-            ours.clone(),
-        ),
-        Statement::new(
-            "update ops.jobs set lease_expires_at = $2
-             where lease_owner = $1 and state = 'running'",
+            "update ops.jobs set lease_expires_at = {now:$2}
+             where state = 'running' and id in (select id from ops.jobs
+                where state = 'running' and lease_owner = $1 order by id /*pg*/ for update /*end*/)",
             ours,
         ),
     ];
     list.extend(take_back(now, "its node stopped"));
+    list.extend(after_closing(now));
     match db.apply(list).await {
         Ok(_) => Ok(()),
         Err(DbError::Unmet { index: 0, .. }) => {
@@ -85,16 +111,11 @@ pub(crate) async fn recover(
                 others.clone(),
             ),
             Statement::new(
-                "update ops.session_flags set is_open = 0, updated_at = $2
-                 where is_open = 1 and opened_by <> $1",
+                "update ops.workers set lease_expires_at = {now:$2} where lease_owner <> $1",
                 others.clone(),
             ),
             Statement::new(
-                "update ops.workers set lease_expires_at = $2 where lease_owner <> $1",
-                others.clone(),
-            ),
-            Statement::new(
-                "update ops.jobs set lease_expires_at = $2
+                "update ops.jobs set lease_expires_at = {now:$2}
                  where state = 'running' and lease_owner <> $1",
                 others,
             ),
@@ -102,33 +123,38 @@ pub(crate) async fn recover(
                 "update ops.workers set state = 'STOPPED', state_since = $1,
                     state_reason = 'its node died'
                  where state in ('INITIALIZING', 'RUNNING', 'PAUSED', 'SHUTTING_DOWN')
-                    and (lease_owner is null or lease_expires_at <= $1)",
+                    and (lease_owner is null or lease_expires_at <= {now:$1})",
                 values![now],
             ),
         ]);
+        list.extend(after_closing(now));
     }
     let first = list.len();
     list.extend(take_back(now, "its node died"));
     let changed = apply(db, list).await?.changed;
     Ok(Recovered {
         sessions: if exclusive { changed[0] } else { 0 },
-        cycles: changed[first],
-        windows: changed[first + 1],
-        jobs: changed[first + 2],
+        cycles: changed[first + 1],
+        windows: changed[first + 2],
+        jobs: changed[first + 3 + queue::MARKED],
     })
 }
 
-/// Takes back what expired leases hold: cycles, windows, jobs, and the leases themselves.
-pub(crate) fn take_back(now: Time, why: &str) -> [Statement; 4] {
-    [
+/// Takes back what expired leases hold: first the leases themselves, so that no holder can renew
+/// meanwhile, then the cycles, windows and jobs that nobody holds any more.
+pub(crate) fn take_back(now: Time, why: &str) -> Vec<Statement> {
+    let mut list = vec![
+        Statement::new(
+            "update ops.workers set lease_owner = null, lease_expires_at = null
+             where name in (select name from ops.workers where lease_expires_at <= {now:$1}
+                order by name /*pg*/ for update skip locked /*end*/)",
+            values![now],
+        ),
         Statement::new(
             "update ops.cycles as c set outcome = 'lost', finished_at = $1, error = $2
              where outcome = 'running'
                 and not exists (select 1 from ops.workers w where w.name = c.worker
-                    and w.lease_token = c.token and w.lease_owner = c.session
-                    and w.lease_expires_at > $1)
-                and c.id not in (select j.cycle from ops.jobs j where j.state = 'running'
-                    and j.cycle is not null and j.lease_expires_at > $1)",
+                    and w.lease_token = c.token and w.lease_owner = c.session)",
             values![now, why],
         ),
         Statement::new(
@@ -137,22 +163,9 @@ pub(crate) fn take_back(now: Time, why: &str) -> [Statement; 4] {
                 (select 1 from ops.cycles c where c.id = w.cycle and c.outcome = 'running')",
             values![],
         ),
-        Statement::new(
-            "update ops.jobs set attempts = attempts - 1, reclaims = reclaims + 1, run_at = $1,
-                state = case when reclaims + 1 < $2 then 'queued' else 'failed' end,
-                finished_at = case when reclaims + 1 < $2 then null else $1 end,
-                error = case when reclaims + 1 < $2 then error
-                    else (reclaims + 1) || ' holders died while they worked on it' end,
-                lease_owner = null, lease_token = null, lease_expires_at = null
-             where state = 'running' and lease_expires_at <= $1",
-            values![now, job::MAX_RECLAIMS],
-        ),
-        Statement::new(
-            "update ops.workers set lease_owner = null, lease_expires_at = null
-             where lease_expires_at <= $1",
-            values![now],
-        ),
-    ]
+    ];
+    list.extend(queue::take_back(None, now, why));
+    list
 }
 
 pub(crate) async fn list(db: &Database, limit: u32) -> Result<Vec<SessionRecord>> {

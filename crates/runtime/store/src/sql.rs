@@ -2,13 +2,18 @@
 
 use watchbell_core::port::Result;
 use watchbell_core::{Statement, Value};
-use watchbell_db::{Applied, Database};
+use watchbell_db::{Applied, Database, Engine};
 
 use crate::record::failed;
 
 /// Runs a list whose refusal has no meaning of its own.
 pub(crate) async fn apply(db: &Database, list: Vec<Statement>) -> Result<Applied> {
     db.apply(list).await.map_err(failed)
+}
+
+/// Whether other processes may use the database beside us.
+pub(crate) const fn is_shared(db: &Database) -> bool {
+    matches!(db.engine(), Engine::Postgres)
 }
 
 /// `$3, $4, $5` for three parameters from the third.

@@ -12,12 +12,16 @@ use watchbell_core::{
 };
 use watchbell_db::{Database, DbError};
 
+use crate::event;
 use crate::record::{ReadError, Reader, all, failed, one};
 use crate::sql::apply;
 
 const COLUMNS: &str = "select series, start_at, end_at, version, state, attempts,
     coalesce(error, correction), next_attempt_at, scope, inputs_hash, result_hash, source, cycle,
     started_at, finished_at from ops.windows w";
+
+/// The kind of the event that a window is to be computed again.
+pub(crate) const CORRECTED: &str = "window.corrected";
 
 /// Whether no later version exists. Later versions are few, and have an index of their own.
 const NEWEST: &str = "not exists (select 1 from ops.windows n where n.series = w.series
@@ -85,7 +89,7 @@ pub(crate) fn end(
                 and state = 'running'",
             values![end.error.clone(), *at],
         ),
-        (FollowUp::GiveUp { reason }, _) => (
+        (FollowUp::GiveUp { reason } | FollowUp::Cancel { reason }, _) => (
             "update ops.windows set state = 'abandoned', error = $5, finished_at = $6
              where series = $1 and start_at = $2 and version = $3 and cycle = $4
                 and state = 'running'",
@@ -195,10 +199,10 @@ pub(crate) async fn correct(
         "series": series, "start": start, "version": newest.version + 1, "reason": reason,
     });
     let event = Statement::new(
-        "insert into ops.events (at, kind, key, payload) values ($1, 'window.corrected', $2, $3)",
-        values![now, series, payload.to_string()],
+        "insert into ops.events (at, kind, key, payload) values ($1, $2, $3, $4)",
+        values![now, CORRECTED, series, payload.to_string()],
     );
-    match db.apply(vec![open, event]).await {
+    match db.apply(vec![event::in_order(), open, event]).await {
         Ok(_) => {}
         Err(DbError::Unmet { .. }) => {
             return Err(StoreError::Conflict(format!(

@@ -10,14 +10,18 @@ use watchbell_core::{Expect, SessionId, Statement, Time, Token, Value, WorkerNam
 use watchbell_db::{Database, DbError};
 
 use crate::record::{ReadError, Reader, all, failed, json as doc, json_or_null, session};
-use crate::sql::apply;
+use crate::sql::{apply, is_shared};
+use crate::{event, queue};
 
 pub(crate) async fn register(
     db: &Database,
     workers: &[Registration],
     now: Time,
 ) -> Result<Vec<WorkerRecord>> {
-    let rows = workers.iter().flat_map(|w| {
+    // In one order everywhere, so that nodes that start together cannot block each other.
+    let mut sorted: Vec<&Registration> = workers.iter().collect();
+    sorted.sort_by(|a, b| a.name.cmp(&b.name));
+    let rows = sorted.iter().flat_map(|w| {
         let unavailable = w.unavailable.clone();
         let (description, trigger) = (w.description.as_str(), w.trigger.as_str());
         values![&w.name, description, trigger, w.stale_after, unavailable, now]
@@ -25,20 +29,28 @@ pub(crate) async fn register(
     let mut list = vec![Statement::bulk(
         "insert into ops.workers (name, description, trigger_text, stale_after, state,
             state_reason, state_since, registered_at)
-         values ($1, $2, $3, $4, case when $5 is null then 'STOPPED' else 'UNAVAILABLE' end,
-            $5, $6, $6)
+         values ($1, $2, $3, $4,
+            case when cast($5 as {text}) is null then 'STOPPED' else 'UNAVAILABLE' end, $5, $6, $6)
          on conflict (name) do update set description = excluded.description,
-            trigger_text = excluded.trigger_text, stale_after = excluded.stale_after,
-            state = case when excluded.state = 'UNAVAILABLE' then excluded.state
-                when ops.workers.state = 'UNAVAILABLE' then 'STOPPED'
-                else ops.workers.state end,
-            state_reason = case when excluded.state = 'UNAVAILABLE' then excluded.state_reason
-                when ops.workers.state = 'UNAVAILABLE' then null
-                else ops.workers.state_reason end",
+            trigger_text = excluded.trigger_text, stale_after = excluded.stale_after",
         6,
         rows.collect(),
     )];
-    let (on, off): (Vec<_>, Vec<_>) = workers.iter().partition(|w| !w.subscribes.is_empty());
+    // What another node runs at this moment is available, whatever this one lacks.
+    let states = sorted.iter().flat_map(|w| values![&w.name, w.unavailable.clone(), now]);
+    list.push(Statement::bulk(
+        "update ops.workers set state_reason = cast($2 as {text}),
+            state = case when cast($2 as {text}) is null then 'STOPPED' else 'UNAVAILABLE' end
+         where name = $1 and (lease_owner is null or lease_expires_at <= {now:$3})
+            and (cast($2 as {text}) is not null or state = 'UNAVAILABLE')",
+        3,
+        states.collect(),
+    ));
+    for worker in &sorted {
+        list.extend(queue::register_kinds(&worker.kinds, &worker.name, now)?);
+    }
+    let (on, off): (Vec<&Registration>, Vec<&Registration>) =
+        sorted.into_iter().partition(|w| !w.subscribes.is_empty());
     list.push(Statement::bulk(
         "insert into ops.subscribers (worker, kinds, cursor)
          values ($1, $2, (select coalesce(max(id), 0) from ops.events))
@@ -129,34 +141,61 @@ pub(crate) async fn set_desired(
     update(db, worker, Statement::new(sql, values![worker, desired.as_str(), by, now])).await
 }
 
+/// Whether the transition `$1` to `$6` (worker, from, to, reason, at, session) is not written yet:
+/// one whose answer was lost is told again.
+macro_rules! if_new {
+    ($statement:literal) => {
+        concat!(
+            $statement,
+            " not exists (select 1 from ops.transitions t where t.worker = $1 and t.at = $5
+                and t.from_state = $2 and t.to_state = $3 and t.reason = $4 and t.session = $6)"
+        )
+    };
+}
+
 pub(crate) async fn transition(db: &Database, transitions: Vec<Transition>) -> Result<()> {
     let (mut rows, mut states, mut events) = (Vec::new(), Vec::new(), Vec::new());
+    let shared = is_shared(db);
     for t in transitions {
         let payload = json!({
             "from": t.from, "to": t.to, "reason": t.reason, "session": t.session,
         });
-        events.extend(values![t.at, &t.worker, doc(&payload)]);
         let (from, to) = (t.from.as_str(), t.to.as_str());
-        states.extend(values![&t.worker, to, t.reason.as_str(), t.at]);
-        rows.extend(values![&t.worker, from, to, t.reason, t.at, session(&t.session)]);
+        let row = values![&t.worker, from, to, t.reason, t.at, session(&t.session)];
+        events.extend(row.iter().cloned().chain([doc(&payload)]));
+        states.extend(row.iter().cloned().chain([Value::from(shared)]));
+        rows.extend(row);
     }
     let list = vec![
+        event::in_order(),
         Statement::bulk(
-            "insert into ops.transitions (worker, from_state, to_state, reason, at, session)
-             values ($1, $2, $3, $4, $5, $6)",
-            6,
-            rows,
+            if_new!(
+                "insert into ops.events (kind, key, at, payload)
+                 select 'worker.state', cast($1 as {text}), cast($5 as {i64}),
+                    cast($7 as {json}) where"
+            ),
+            7,
+            events,
         ),
+        // A node that leaves says nothing of a worker that others go on with.
         Statement::bulk(
-            "update ops.workers set state = $2, state_reason = $3, state_since = $4
-             where name = $1",
-            4,
+            if_new!(
+                "update ops.workers set state = $3, state_reason = $4, state_since = $5
+                 where name = $1
+                    and ($7 = 0 or desired <> 'RUNNING' or $3 not in ('SHUTTING_DOWN', 'STOPPED')
+                        or not exists (select 1 from ops.nodes n
+                            where n.session <> $6 and {now:$5} - n.seen_at < n.ttl)) and"
+            ),
+            7,
             states,
         ),
         Statement::bulk(
-            "insert into ops.events (at, kind, key, payload) values ($1, 'worker.state', $2, $3)",
-            3,
-            events,
+            if_new!(
+                "insert into ops.transitions (worker, from_state, to_state, reason, at, session)
+                 select $1, $2, $3, $4, $5, $6 where"
+            ),
+            6,
+            rows,
         ),
     ];
     apply(db, list).await.map(drop)
@@ -195,8 +234,8 @@ pub(crate) async fn set_blocked(
     });
     let gate = gate.as_ref().map_or(Value::Null, doc);
     let sql = "update ops.workers set blocked = $2, blocked_kind = $3,
-        blocked_since = case when $3 is null then null when blocked_kind = $3 then blocked_since
-            else $4 end
+        blocked_since = case when cast($3 as {text}) is null then null
+            when blocked_kind = $3 then blocked_since else $4 end
         where name = $1";
     update(db, worker, Statement::new(sql, values![worker, gate, kind, now])).await
 }
@@ -213,15 +252,37 @@ pub(crate) async fn save_restarts(
 pub(crate) async fn beat(db: &Database, beats: Vec<Beat>) -> Result<()> {
     let rows = beats.iter().flat_map(|b| {
         let (started, completed) = (b.last_started_at, b.last_completed_at);
-        let summary = json_or_null(&b.summary);
-        values![&b.worker, b.runs, started, completed, b.latency, summary, b.next_due]
+        let summary = b.last_success_at.map_or(Value::Null, |_| json_or_null(&b.summary));
+        let (error_at, error) = match &b.last_error {
+            Some((at, error)) => (Some(*at), Some(error.as_str())),
+            None => (None, None),
+        };
+        values![
+            &b.worker,
+            b.runs,
+            started,
+            completed,
+            b.latency,
+            summary,
+            b.next_due,
+            b.errors,
+            b.failing,
+            b.last_success_at,
+            error_at,
+            error
+        ]
     });
     let list = vec![Statement::bulk(
         "update ops.workers set total_runs = total_runs + $2, last_started_at = $3,
-            last_completed_at = $4, last_success_at = $4, latency = $5, summary = $6,
-            next_due = $7, consecutive_errors = 0
+            last_completed_at = $4, latency = $5,
+            summary = case when cast($10 as bigint) is null then summary else $6 end,
+            next_due = $7, total_errors = total_errors + $8,
+            consecutive_errors = $9
+                + case when cast($10 as bigint) is null then consecutive_errors else 0 end,
+            last_success_at = coalesce($10, last_success_at),
+            last_error_at = coalesce($11, last_error_at), last_error = coalesce($12, last_error)
          where name = $1",
-        7,
+        12,
         rows.collect(),
     )];
     apply(db, list).await.map(drop)

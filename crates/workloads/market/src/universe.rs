@@ -55,7 +55,7 @@ pub async fn seed(
 ) -> Result<(), SeedError> {
     let mut commit = Commit::new().with(Statement::new(
         "update settings.coin_universe set enabled = 0, updated_at = $1
-         where enabled = 1 and metadata = '{\"source\":\"config\"}'",
+         where enabled = 1 and cast(metadata as {text}) = '{\"source\":\"config\"}'",
         values![now],
     ));
     for (i, symbol) in symbols.iter().enumerate() {
@@ -66,7 +66,8 @@ pub async fn seed(
              values ($1, 1, $2, $3, $4, '{\"source\":\"config\"}', $5)
              on conflict (symbol) do update set
                sort_order = excluded.sort_order, updated_at = excluded.updated_at,
-               enabled = case when settings.coin_universe.metadata = excluded.metadata
+               enabled = case when cast(settings.coin_universe.metadata as {text})
+                                = cast(excluded.metadata as {text})
                               then 1 else settings.coin_universe.enabled end",
             values![symbol.as_str(), (i as i64 + 1) * 10, base, quote, now],
         ));
@@ -104,7 +105,7 @@ pub(crate) async fn enabled(db: &Database) -> Result<Vec<Arc<str>>, DbError> {
     let rows = db
         .query(
             "select symbol from settings.coin_universe where enabled = 1
-             order by sort_order is null, sort_order, symbol",
+             order by sort_order is null, sort_order, symbol /*pg*/ collate \"C\" /*end*/",
             Vec::new(),
         )
         .await?;

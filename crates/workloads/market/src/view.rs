@@ -69,7 +69,7 @@ pub async fn coverage(db: &Database) -> Result<Vec<Coverage>, DbError> {
              from ingest.klines_cursor c
              join settings.coin_universe u on u.symbol = c.symbol
              where u.enabled = 1 and c.window_label = $1
-             order by u.sort_order is null, u.sort_order, u.symbol",
+             order by u.sort_order is null, u.sort_order, u.symbol /*pg*/ collate \"C\" /*end*/",
             values![BASE],
         )
         .await?;

@@ -74,7 +74,10 @@ pub(crate) async fn passed_ranges_never_overlap(rig: Rig) {
     let worker = WorkerName::from("bell");
     let range = |first, last, fate| Passed { first: at(first), last: at(last), count: 3, fate };
     let skipped = [range(0, 20, Fate::Skipped), range(30, 50, Fate::Merged)];
-    rig.store.record_passed(&worker, &skipped, at(60)).await.unwrap();
+    for _ in 0..2 {
+        // The second time, as if the answer had been lost.
+        rig.store.record_passed(&worker, &skipped, at(60)).await.unwrap();
+    }
     for (first, last) in [(0, 0), (10, 12), (20, 25), (-10, 0), (40, 80), (-10, 90), (21, 30)] {
         let again = [range(first, last, Fate::Skipped)];
         let refused = rig.store.record_passed(&worker, &again, at(60)).await.unwrap_err();
@@ -123,6 +126,22 @@ pub(crate) async fn a_standing_lease_has_no_cycle(rig: Rig) {
     let commit = watchbell_core::Commit::new().with(row(1, "bell"));
     rig.store.publish(step("bell", &grant, at(1), commit)).await.unwrap();
     assert_eq!(rig.rows().await, 1);
+}
+
+pub(crate) async fn a_standing_lease_is_given_back(rig: Rig) {
+    let grant = rig.grant("bell", Target::Standing, NOW).await;
+    let release = async |by: &str, token, now| {
+        rig.store.release(&"bell".into(), &by.into(), token, now).await.unwrap();
+        rig.store.workers().await.unwrap()[0].lease_owner.is_some()
+    };
+    assert!(release("two", grant.token, at(1)).await, "not the holder");
+    assert!(release("one", Token(9), at(1)).await, "not the token");
+    assert!(!release("one", grant.token, at(1)).await);
+    assert!(!release("one", grant.token, at(1)).await, "it is gone already");
+    let next = rig.grant("bell", Target::Manual, at(2)).await;
+    assert_eq!(next.token, Token(2));
+    assert!(release("one", next.token, at(2)).await, "a cycle runs under it");
+    rig.store.publish(done("bell", &next, at(3))).await.unwrap();
 }
 
 pub(crate) async fn an_unknown_worker_is_named(rig: Rig) {

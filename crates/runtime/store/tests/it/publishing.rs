@@ -51,7 +51,7 @@ pub(crate) async fn a_failing_statement_leaves_nothing(rig: Rig) {
     let none = Statement::new("update market.rows set worker = '' where id = $1", values![9]);
     for (bad, says) in [
         (none.expect(Expect::Exactly(1)), "statement 1 (market.rows) changed 0 rows, expected"),
-        (row(1, "again"), "the store failed"),
+        (row(1, "again"), "the commit was refused: "),
     ] {
         let mut p = done("bell", &grant, at(1));
         p.commit = Commit::new().with(row(1, "bell")).with(bad);
@@ -99,9 +99,53 @@ pub(crate) async fn a_cycle_publishes_everything_at_once(rig: Rig) {
     let jobs = rig.store.jobs(JobQuery { limit: 9, ..JobQuery::default() }).await.unwrap();
     assert_eq!((jobs.len(), jobs[0].run_at), (1, at(3)));
     assert_eq!(rig.store.artifacts(5).await.unwrap(), artifacts);
-    let twice = rig.store.publish(p).await.unwrap_err();
-    assert!(matches!(twice, StoreError::Fenced { .. }), "{twice}");
     assert_eq!(rig.rows().await, 1);
+}
+
+pub(crate) async fn an_end_is_published_once_however_often_it_is_asked_for(rig: Rig) {
+    let grant = rig.grant("bell", Target::Tick { due: NOW }, NOW).await;
+    let mut p = done("bell", &grant, at(3));
+    p.commit = Commit::new().with(row(1, "bell"));
+    p.commit.emit("rows.stored", "bell", serde_json::Value::Null);
+    for _ in 0..3 {
+        rig.store.publish(p.clone()).await.unwrap();
+    }
+    let other = ended("bell", &grant, at(3), Outcome::Failed, FollowUp::Finish);
+    let refused = rig.store.publish(other).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Fenced { .. }), "another end: {refused}");
+    // Also when somebody else holds the lease meanwhile.
+    rig.ask("two", "bell", Target::Manual, at(4)).await.unwrap();
+    rig.store.publish(p.clone()).await.unwrap();
+    let mut stranger = p;
+    stranger.session = "two".into();
+    let refused = rig.store.publish(stranger).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Fenced { .. }), "another boot: {refused}");
+    assert_eq!(rig.rows().await, 1);
+    assert_eq!(kinds(&rig).await, ["rows.stored", "commit.refused", "commit.refused"]);
+    assert_eq!(rig.store.workers().await.unwrap()[0].total_runs, 1);
+    let outcomes: Vec<_> =
+        rig.store.cycles(None, 5).await.unwrap().iter().map(|c| c.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Running, Outcome::Succeeded]);
+}
+
+pub(crate) async fn a_quiet_end_is_published_once(rig: Rig) {
+    let grant = rig.grant("bell", Target::Standing, NOW).await;
+    let quiet = |n: i64, keep| {
+        let mut p = done("bell", &grant, at(5));
+        p.cause = watchbell_core::Cause::Tick { due: at(n) };
+        p.commit = Commit::new().with(row(n, "bell"));
+        p.end.as_mut().unwrap().keep_lease = keep;
+        p
+    };
+    for (n, keep) in [(1, true), (1, true), (2, true), (2, true), (3, false), (3, false)] {
+        rig.store.publish(quiet(n, keep)).await.unwrap();
+    }
+    assert_eq!(rig.rows().await, 3);
+    assert_eq!(rig.store.cycles(None, 9).await.unwrap().len(), 3);
+    let worker = rig.store.workers().await.unwrap().remove(0);
+    assert_eq!((worker.total_runs, worker.lease_owner), (3, None));
+    let late = rig.store.publish(quiet(4, true)).await.unwrap_err();
+    assert!(matches!(late, StoreError::Fenced { .. }), "{late}");
 }
 
 pub(crate) async fn steps_publish_and_keep_the_claim(rig: Rig) {

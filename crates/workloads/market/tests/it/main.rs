@@ -1,5 +1,6 @@
 //! The market's workers against the venue simulator, on a clock that the test moves.
 
+mod engines;
 mod sampling;
 mod sync;
 mod world;

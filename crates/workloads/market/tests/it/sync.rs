@@ -5,7 +5,7 @@ use watchbell_core::{Fault, Millis, Time};
 use watchbell_market::{Config, holes, want_history};
 use watchbell_testkit::NOW;
 
-use crate::world::{MINUTE, SYMBOLS, World};
+use crate::world::{MINUTE, SYMBOLS, World, engines};
 
 const HOUR: Millis = Millis::from_hours(1);
 const DAY: Millis = Millis::from_days(1);
@@ -57,34 +57,37 @@ async fn a_candle_is_stored_two_seconds_after_its_close_and_not_before() {
 
 #[tokio::test]
 async fn what_the_venue_never_has_is_pending_and_then_a_hole() {
-    let (from, to) = (NOW - HOUR * 2, NOW - HOUR * 2 + MINUTE * 7);
-    let w = World::new(HOUR * 6, &missing("ETHUSDT", from, to, "")).await;
-    w.sync().await.unwrap();
-    w.assert_nothing_skipped().await;
-    let found = holes(&w.db).await.unwrap();
-    assert_eq!(found.len(), 1);
-    assert_eq!((found[0].from, found[0].to, found[0].state.as_str()), (from, to, "pending"));
-    assert!(!w.seen().covered("ETHUSDT", NOW - HOUR * 6, NOW), "a gap is not covered");
-    assert_eq!(w.seen().count("klines.gap", "ETHUSDT"), 1);
+    for engine in engines() {
+        let (from, to) = (NOW - HOUR * 2, NOW - HOUR * 2 + MINUTE * 7);
+        let w = World::on(engine, &Config::default(), HOUR * 6, &missing("ETHUSDT", from, to, ""))
+            .await;
+        w.sync().await.unwrap();
+        w.assert_nothing_skipped().await;
+        let found = holes(&w.db).await.unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].from, found[0].to, found[0].state.as_str()), (from, to, "pending"));
+        assert!(!w.seen().covered("ETHUSDT", NOW - HOUR * 6, NOW), "a gap is not covered");
+        assert_eq!(w.seen().count("klines.gap", "ETHUSDT"), 1);
 
-    w.pass(Millis::from_secs(30));
-    assert_eq!(w.sync().await.unwrap().summary["holes"], 1);
-    w.assert_nothing_skipped().await;
-    let found = holes(&w.db).await.unwrap();
-    assert_eq!(found.len(), 1);
-    assert_eq!((found[0].symbol.as_str(), found[0].state.as_str()), ("ETHUSDT", "hole"));
-    assert!(w.seen().covered("ETHUSDT", NOW - HOUR * 6, NOW), "the cover passes over a hole");
-    assert_eq!(w.seen().count("klines.hole", "ETHUSDT"), 1);
-    assert_eq!(w.stored("ETHUSDT").await.len(), 360 - 7);
-    assert_eq!(w.stored("BTCUSDT").await.len(), 360);
+        w.pass(Millis::from_secs(30));
+        assert_eq!(w.sync().await.unwrap().summary["holes"], 1);
+        w.assert_nothing_skipped().await;
+        let found = holes(&w.db).await.unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].symbol.as_str(), found[0].state.as_str()), ("ETHUSDT", "hole"));
+        assert!(w.seen().covered("ETHUSDT", NOW - HOUR * 6, NOW), "the cover passes over a hole");
+        assert_eq!(w.seen().count("klines.hole", "ETHUSDT"), 1);
+        assert_eq!(w.stored("ETHUSDT").await.len(), 360 - 7);
+        assert_eq!(w.stored("BTCUSDT").await.len(), 360);
 
-    // It is not asked for again and again.
-    w.pass(Millis::from_secs(10));
-    assert_eq!(w.sync().await.unwrap().summary["pages"], 0);
-    // A window over it will never be complete, and says which candles are lacking.
-    let fault = w.window(Millis::from_mins(30), from).await.unwrap_err();
-    assert!(matches!(fault, Fault::Permanent(_)));
-    assert_eq!(fault.to_string(), "INCOMPLETE: ETHUSDT has 23 of 30 candles");
+        // It is not asked for again and again.
+        w.pass(Millis::from_secs(10));
+        assert_eq!(w.sync().await.unwrap().summary["pages"], 0);
+        // A window over it will never be complete, and says which candles are lacking.
+        let fault = w.window(Millis::from_mins(30), from).await.unwrap_err();
+        assert!(matches!(fault, Fault::Permanent(_)));
+        assert_eq!(fault.to_string(), "INCOMPLETE: ETHUSDT has 23 of 30 candles");
+    }
 }
 
 #[tokio::test]
@@ -106,17 +109,25 @@ async fn the_configuration_says_after_how_many_answers_a_gap_is_a_hole() {
 
 #[tokio::test]
 async fn a_gap_that_heals_is_repaired() {
-    let (from, to) = (NOW - HOUR * 5, NOW - HOUR * 5 + MINUTE * 3);
-    let w = World::new(HOUR * 6, &missing("BTCUSDT", from, to, ",heal=1")).await;
-    w.sync().await.unwrap();
-    assert_eq!(w.gaps("pending").await, 1);
-    w.assert_nothing_skipped().await;
-    let done = w.sync().await.unwrap();
-    assert_eq!((&done.summary["repaired"], &done.summary["rows"]), (&1.into(), &3.into()));
-    assert_eq!(w.seen().count("klines.repaired", "BTCUSDT"), 1);
-    assert_eq!(holes(&w.db).await.unwrap(), []);
-    w.assert_nothing_skipped().await;
-    w.assert_whole(NOW - HOUR * 6, NOW).await;
+    for engine in engines() {
+        let (from, to) = (NOW - HOUR * 5, NOW - HOUR * 5 + MINUTE * 3);
+        let w = World::on(
+            engine,
+            &Config::default(),
+            HOUR * 6,
+            &missing("BTCUSDT", from, to, ",heal=1"),
+        )
+        .await;
+        w.sync().await.unwrap();
+        assert_eq!(w.gaps("pending").await, 1);
+        w.assert_nothing_skipped().await;
+        let done = w.sync().await.unwrap();
+        assert_eq!((&done.summary["repaired"], &done.summary["rows"]), (&1.into(), &3.into()));
+        assert_eq!(w.seen().count("klines.repaired", "BTCUSDT"), 1);
+        assert_eq!(holes(&w.db).await.unwrap(), []);
+        w.assert_nothing_skipped().await;
+        w.assert_whole(NOW - HOUR * 6, NOW).await;
+    }
 }
 
 #[tokio::test]
@@ -219,47 +230,56 @@ async fn a_venue_that_fails_for_a_minute_is_down_until_it_answers() {
 
 #[tokio::test]
 async fn a_candle_that_the_venue_revises_is_replaced_and_the_old_one_kept() {
-    // Another close is served until five seconds after the end: after we have fetched it.
-    let minute = NOW - MINUTE;
-    let w =
-        World::new(HOUR, &format!("klines:revised:symbol=BTCUSDT,from={minute},to={NOW},ms=5000"))
-            .await;
-    w.sync().await.unwrap();
-    let first = w.stored("BTCUSDT").await;
-    assert_ne!(first, w.truth("BTCUSDT", NOW - HOUR, NOW).await, "not final yet");
-    w.pass(MINUTE);
-    assert_eq!(w.sync().await.unwrap().summary["revised"], 1);
-    w.assert_whole(NOW - HOUR, NOW + MINUTE).await;
-    assert_eq!(w.seen().count("klines.revised", "BTCUSDT"), 1);
-    let kept =
-        w.db.query_one("select symbol, open_time, close from ingest.kline_revisions", Vec::new())
+    for engine in engines() {
+        // Another close is served until five seconds after the end: after we have fetched it.
+        let minute = NOW - MINUTE;
+        let w = World::on(
+            engine,
+            &Config::default(),
+            HOUR,
+            &format!("klines:revised:symbol=BTCUSDT,from={minute},to={NOW},ms=5000"),
+        )
+        .await;
+        w.sync().await.unwrap();
+        let first = w.stored("BTCUSDT").await;
+        assert_ne!(first, w.truth("BTCUSDT", NOW - HOUR, NOW).await, "not final yet");
+        w.pass(MINUTE);
+        assert_eq!(w.sync().await.unwrap().summary["revised"], 1);
+        w.assert_whole(NOW - HOUR, NOW + MINUTE).await;
+        assert_eq!(w.seen().count("klines.revised", "BTCUSDT"), 1);
+        let kept = w
+            .db
+            .query_one("select symbol, open_time, close from ingest.kline_revisions", Vec::new())
             .await
             .unwrap();
-    assert_eq!((kept.text(0).unwrap(), kept.i64(1).unwrap()), ("BTCUSDT", minute.0));
-    assert_eq!(&kept.values()[2], &first.last().unwrap()[5]);
-    // Once is enough.
-    w.pass(MINUTE);
-    assert_eq!(w.sync().await.unwrap().summary["revised"], 0);
+        assert_eq!((kept.text(0).unwrap(), kept.i64(1).unwrap()), ("BTCUSDT", minute.0));
+        assert_eq!(&kept.values()[2], &first.last().unwrap()[5]);
+        // Once is enough.
+        w.pass(MINUTE);
+        assert_eq!(w.sync().await.unwrap().summary["revised"], 0);
+    }
 }
 
 #[tokio::test]
 async fn an_earlier_wish_is_fetched_backwards() {
-    let w = World::new(HOUR * 6, "").await;
-    w.sync().await.unwrap();
-    want_history(&w.db, NOW - DAY * 2, NOW).await.unwrap();
-    // The first attempt breaks off on the way; the second begins again.
-    w.set_faults("klines:503:n=3");
-    w.sync().await.unwrap_err();
-    w.assert_nothing_skipped().await;
-    let done = w.sync().await.unwrap();
-    assert_eq!(done.summary["problems"], serde_json::json!([]));
-    w.assert_whole(NOW - DAY * 2, NOW).await;
-    w.assert_nothing_skipped().await;
-    for c in watchbell_market::coverage(&w.db).await.unwrap() {
-        assert_eq!((c.from, c.until), (Some(NOW - DAY * 2), Some(NOW)), "{}", c.symbol);
-    }
-    for symbol in SYMBOLS {
-        assert!(w.seen().covered(symbol, NOW - DAY * 2, NOW));
+    for engine in engines() {
+        let w = World::on(engine, &Config::default(), HOUR * 6, "").await;
+        w.sync().await.unwrap();
+        want_history(&w.db, NOW - DAY * 2, NOW).await.unwrap();
+        // The first attempt breaks off on the way; the second begins again.
+        w.set_faults("klines:503:n=3");
+        w.sync().await.unwrap_err();
+        w.assert_nothing_skipped().await;
+        let done = w.sync().await.unwrap();
+        assert_eq!(done.summary["problems"], serde_json::json!([]));
+        w.assert_whole(NOW - DAY * 2, NOW).await;
+        w.assert_nothing_skipped().await;
+        for c in watchbell_market::coverage(&w.db).await.unwrap() {
+            assert_eq!((c.from, c.until), (Some(NOW - DAY * 2), Some(NOW)), "{}", c.symbol);
+        }
+        for symbol in SYMBOLS {
+            assert!(w.seen().covered(symbol, NOW - DAY * 2, NOW));
+        }
     }
 }
 

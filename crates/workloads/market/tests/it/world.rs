@@ -13,15 +13,22 @@ use watchbell_core::{
     BoxFuture, Cause, Commit, Condition, Cover, Cycle, CycleId, CycleInput, Done, Fault, Host,
     Millis, NewEvent, Time, Token, Trigger, Value, WindowHashes, WindowSpec, Worker, values,
 };
-use watchbell_db::Database;
+use watchbell_db::{Database, Engine};
 use watchbell_market::{CallLog, Config, LINE, MARKET_SAMPLER, MARKET_SYNC, VENUE};
-use watchbell_testkit::{NOW, TempDb};
+use watchbell_testkit::{NOW, TempDb, postgres_is_wanted};
 use watchbell_venues::binance::wire::{Interval, Kline};
 use watchbell_venues::binance::{self, BinanceClient, Observer};
 use watchbell_venues::sim::{FaultScript, Limits, Market, SimConfig, Simulator};
 
 pub(crate) const SYMBOLS: [&str; 3] = ["BTCUSDT", "ETHUSDT", "SOLUSDT"];
 pub(crate) const MINUTE: Millis = Millis::from_mins(1);
+/// The engines of the cases that run on each.
+pub(crate) fn engines() -> impl Iterator<Item = Engine> {
+    [Engine::Sqlite, Engine::Postgres]
+        .into_iter()
+        .filter(|engine| *engine == Engine::Sqlite || postgres_is_wanted())
+}
+
 /// Until when a candle may still be revised: it is not fetched before.
 const FINALITY: Millis = Millis::from_secs(2);
 /// No timer that a test lets pass is armed for longer; the limits of requests are.
@@ -110,6 +117,10 @@ impl World {
     }
 
     pub(crate) async fn with(config: &Config, history: Millis, faults: &str) -> Self {
+        Self::on(Engine::Sqlite, config, history, faults).await
+    }
+
+    pub(crate) async fn on(engine: Engine, config: &Config, history: Millis, faults: &str) -> Self {
         let clock = Clock::manual(NOW + FINALITY);
         let market = Arc::new(Market::synthetic(7, &SYMBOLS));
         let sim = simulator(&clock, &market, faults).await;
@@ -117,7 +128,10 @@ impl World {
         let log = CallLog::default();
         let sink = log.clone();
         let client = client(&sim, &clock, Some(Arc::new(move |record| sink.note(record))));
-        let files = TempDb::sqlite(&[LINE]).await;
+        let files = match engine {
+            Engine::Sqlite => TempDb::sqlite(&[LINE]).await,
+            Engine::Postgres => TempDb::postgres(&[LINE]).await,
+        };
         let db = files.db.clone();
         let symbols = SYMBOLS.map(str::to_owned);
         let from = NOW - history;

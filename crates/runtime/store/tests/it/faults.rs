@@ -1,0 +1,110 @@
+//! A server that goes away under load: nothing is lost, nothing happens twice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use watchbell_core::port::{Claim, EventQuery, Grant, Outcome, Result, Store, StoreError, Target};
+use watchbell_core::{BoxFuture, Commit, CycleInput, Time};
+use watchbell_db::{Database, ServerOptions};
+use watchbell_store::LINE;
+use watchbell_testkit::{Cluster, postgres_is_wanted, registration, until};
+
+use crate::{DOMAIN, NOW, TTL, done, row};
+
+const WORKERS: i64 = 4;
+const CYCLES: i64 = 20;
+const RESTARTS: u64 = 3;
+
+/// Asks until the store answers, whatever happens to its server.
+async fn insist<'a, T>(mut ask: impl FnMut() -> BoxFuture<'a, Result<T>>) -> Result<T> {
+    loop {
+        match ask().await {
+            Err(StoreError::Database(_)) => {}
+            answer => return answer,
+        }
+    }
+}
+
+/// A claim that is granted in the end. Where the answer to one was lost, its cycle is found among
+/// the cycles, as the engine finds it.
+async fn claim(store: &Arc<dyn Store>, worker: &str, now: Time) -> Grant {
+    let request = || watchbell_core::port::ClaimRequest {
+        worker: worker.into(),
+        session: "one".into(),
+        now,
+        ttl: TTL,
+        target: Target::Manual,
+        passed: vec![],
+    };
+    match insist(|| store.claim(request())).await.unwrap() {
+        Claim::Granted(grant) => grant,
+        Claim::Held { owner, .. } => {
+            assert_eq!(owner, "one".into());
+            let name = worker.into();
+            let newest = insist(|| store.cycles(Some(&name), 1)).await.unwrap().remove(0);
+            assert_eq!(newest.outcome, Outcome::Running);
+            Grant {
+                token: newest.token,
+                cycle: newest.id,
+                cause: newest.cause,
+                attempt: 1,
+                max_attempts: 0,
+                input: CycleInput::None,
+                expires_at: now + TTL,
+            }
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("no panic")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_restarts_loses_and_doubles_nothing() {
+    if !postgres_is_wanted() {
+        return;
+    }
+    let cluster = Arc::new(blocking(Cluster::start).await);
+    let url = cluster.url(&cluster.create_database());
+    let db = Database::connect(&ServerOptions::new(url)).await.unwrap();
+    db.migrate(&[LINE, DOMAIN], NOW).await.unwrap();
+    let store = crate::store(&db).await;
+    let names: Vec<String> = (0..WORKERS).map(|n| format!("worker-{n}")).collect();
+    let workers: Vec<_> = names.iter().map(|name| registration(name)).collect();
+    store.register(&workers, NOW).await.unwrap();
+    let published = Arc::new(AtomicU64::new(0));
+    let mut tasks = Vec::new();
+    for (n, name) in (0..).zip(names) {
+        let (store, published) = (Arc::clone(&store), Arc::clone(&published));
+        tasks.push(tokio::spawn(async move {
+            for k in 0..CYCLES {
+                let grant = claim(&store, &name, NOW).await;
+                let mut p = done(&name, &grant, NOW);
+                p.commit = Commit::new().with(row(n * CYCLES + k, &name));
+                p.commit.emit("rows.stored", &*name, k.into());
+                insist(|| store.publish(p.clone())).await.unwrap();
+                published.fetch_add(1, Ordering::Relaxed);
+            }
+        }));
+    }
+    let total = (WORKERS * CYCLES) as u64;
+    for n in 1..=RESTARTS {
+        let probe = || async { published.load(Ordering::Relaxed) };
+        until("some cycles", probe, |seen| *seen >= total * n / (RESTARTS + 1)).await;
+        let server = Arc::clone(&cluster);
+        blocking(move || server.restart()).await;
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let rows = db.query_one("select count(*) from market.rows", vec![]).await.unwrap();
+    assert_eq!(rows.i64(0).unwrap(), WORKERS * CYCLES);
+    let cycles = store.cycles(None, 1_000).await.unwrap();
+    assert_eq!(cycles.len() as i64, WORKERS * CYCLES);
+    assert!(cycles.iter().all(|c| c.outcome == Outcome::Succeeded));
+    let query = EventQuery { after: Some(0), kinds: vec![], limit: 10_000 };
+    let events = store.events(query).await.unwrap();
+    assert_eq!(events.len() as i64, WORKERS * CYCLES, "one each, and none of a refusal");
+}

@@ -13,8 +13,8 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use watchbell_core::port::ArtifactRecord;
-use watchbell_core::{CycleId, NewArtifact, Time};
+use watchbell_core::port::{ArtifactRecord, Grant};
+use watchbell_core::{Cause, CycleId, NewArtifact, Time};
 
 const STAGE: &str = ".stage";
 const MANIFEST: &str = "manifest.json";
@@ -45,6 +45,16 @@ pub struct Reconciled {
     pub missing: Vec<String>,
 }
 
+/// What tells the directories of one name and one instant apart: the cycle, or the token where
+/// there is no cycle row.
+fn origin(grant: &Grant) -> String {
+    match (&grant.cause, grant.cycle) {
+        (Cause::Job { id }, _) => format!("job{id}.{}", grant.token.0),
+        (_, CycleId(0)) => format!("t{}", grant.token.0),
+        (_, cycle) => cycle.to_string(),
+    }
+}
+
 impl Artifacts {
     /// Uses `root`, which is created when something is first staged.
     #[must_use]
@@ -69,7 +79,7 @@ impl Artifacts {
     pub fn publish(
         &self,
         artifact: &NewArtifact,
-        cycle: CycleId,
+        grant: &Grant,
         now: Time,
     ) -> Result<ArtifactRecord, ArtifactError> {
         let staged = &artifact.staged;
@@ -90,7 +100,7 @@ impl Artifacts {
             }));
         }
         let manifest = serde_json::json!({
-            "name": artifact.name, "cycle": cycle, "published_at": now, "files": entries,
+            "name": artifact.name, "cycle": grant.cycle, "published_at": now, "files": entries,
         })
         .to_string();
         let manifest_path = staged.join(MANIFEST);
@@ -99,7 +109,7 @@ impl Artifacts {
 
         let home = self.root.join(&artifact.name);
         fs::create_dir_all(&home).map_err(at("create", &home))?;
-        let id = format!("{}-{}", now.0, cycle);
+        let id = format!("{}-{}", now.0, origin(grant));
         let target = home.join(&id);
         fs::rename(staged, &target).map_err(at("move files into", &target))?;
         sync_dir(&home).map_err(at("sync", &home))?;
@@ -219,7 +229,28 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use watchbell_core::{CycleInput, Token};
+
     use super::*;
+
+    fn grant(cycle: i64, cause: Cause) -> Grant {
+        Grant {
+            token: Token(3),
+            cycle: CycleId(cycle),
+            cause,
+            attempt: 1,
+            max_attempts: 0,
+            input: CycleInput::None,
+            expires_at: Time(0),
+        }
+    }
+
+    #[test]
+    fn two_jobs_of_one_moment_publish_apart() {
+        let all =
+            [grant(7, Cause::Manual), grant(0, Cause::Manual), grant(0, Cause::Job { id: 9 })];
+        assert_eq!(all.each_ref().map(origin), ["7", "t3", "job9.3"]);
+    }
 
     #[test]
     fn published_files_are_whole_and_orphans_are_removed() {
@@ -229,7 +260,7 @@ mod tests {
         fs::create_dir(staged.join("sub")).unwrap();
         fs::write(staged.join("sub/a.txt"), "hello").unwrap();
         let new = NewArtifact { name: "model".into(), staged };
-        let kept = artifacts.publish(&new, CycleId(7), Time(1_000)).unwrap();
+        let kept = artifacts.publish(&new, &grant(7, Cause::Manual), Time(1_000)).unwrap();
         artifacts.point_latest(&kept).unwrap();
         assert_eq!((kept.bytes, kept.files), (5, 1));
         let read = fs::read_to_string(root.path().join("model/latest/sub/a.txt")).unwrap();
@@ -238,7 +269,7 @@ mod tests {
         // A crash after the rename and before the commit, and one while staging.
         let staged = artifacts.stage().unwrap();
         let new = NewArtifact { name: "model".into(), staged };
-        let lost = artifacts.publish(&new, CycleId(8), Time(2_000)).unwrap();
+        let lost = artifacts.publish(&new, &grant(8, Cause::Manual), Time(2_000)).unwrap();
         artifacts.stage().unwrap();
         let found = artifacts.reconcile(std::slice::from_ref(&kept)).unwrap();
         assert_eq!(found.removed.len(), 2);

@@ -2,38 +2,77 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
 use watchbell_clock::Clock;
 use watchbell_core::port::{Grant, Publication, StoreError};
-use watchbell_core::{BoxFuture, Cause, Commit, CycleId, Host, Time, Token, WorkerName};
+use watchbell_core::{BoxFuture, Cause, Commit, CycleId, Effects, Host, Time, Token, WorkerName};
 
 use crate::cycle::Runner;
-use crate::effects::Effects;
+
+/// Why a running cycle was asked to stop. Of several reasons the highest counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Asked {
+    /// Its worker or its node stops.
+    ToStop = 1,
+    /// It is past its soft time limit.
+    TimeUp = 2,
+    /// An operator cancelled the job.
+    Cancelled = 3,
+    /// Its lease is lost, or too old to be trusted.
+    Lost = 4,
+}
 
 /// The engine's side of a running cycle: ask it to stop, see how far it is, know its claim.
 #[derive(Debug, Default)]
 pub struct Signals {
-    cancelled: AtomicBool,
+    asked: AtomicU8,
     wake: Notify,
-    progress: Mutex<Option<(f64, String)>>,
+    progress: Mutex<Progress>,
     grant: OnceLock<Grant>,
+    /// Until when the lease may be trusted, as it was last extended; 0 is not known.
+    trusted_until: AtomicI64,
     ending: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    at: Option<(f64, String)>,
+    /// Changed since [`Signals::new_progress`] was asked.
+    fresh: bool,
 }
 
 impl Signals {
     /// Asks the cycle to stop.
     pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Release);
+        self.ask(Asked::ToStop);
+    }
+
+    /// Asks the cycle to stop, for that reason.
+    pub(crate) fn ask(&self, why: Asked) {
+        self.asked.fetch_max(why as u8, Ordering::AcqRel);
         self.wake.notify_waiters();
+    }
+
+    /// Why it was asked, if it was.
+    #[must_use]
+    pub fn asked(&self) -> Option<Asked> {
+        Some(match self.asked.load(Ordering::Acquire) {
+            0 => return None,
+            1 => Asked::ToStop,
+            2 => Asked::TimeUp,
+            3 => Asked::Cancelled,
+            _ => Asked::Lost,
+        })
     }
 
     /// Whether it was asked.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Acquire)
+        self.asked.load(Ordering::Acquire) > 0
     }
 
     /// Waits until it is asked.
@@ -53,7 +92,17 @@ impl Signals {
     /// Percent done and a few words, if the cycle has said so.
     #[must_use]
     pub fn progress(&self) -> Option<(f64, String)> {
-        lock(&self.progress).clone()
+        lock(&self.progress).at.clone()
+    }
+
+    /// The same, if it has changed since this was asked last.
+    pub(crate) fn new_progress(&self) -> Option<(f64, String)> {
+        let mut progress = lock(&self.progress);
+        std::mem::take(&mut progress.fresh).then(|| progress.at.clone()).flatten()
+    }
+
+    fn note_progress(&self, percent: f64, message: &str) {
+        *lock(&self.progress) = Progress { at: Some((percent, message.to_owned())), fresh: true };
     }
 
     /// The claim under which the cycle runs, once it has one.
@@ -65,6 +114,16 @@ impl Signals {
     /// Notes the claim, without its input: that belongs to the cycle.
     pub(crate) fn granted(&self, grant: Grant) -> &Grant {
         self.grant.get_or_init(|| grant)
+    }
+
+    /// Notes until when the lease may be trusted.
+    pub(crate) fn trust(&self, until: Time) {
+        self.trusted_until.store(until.0, Ordering::Release);
+    }
+
+    /// Until when the lease may be trusted.
+    pub(crate) fn trusted_until(&self) -> Option<Time> {
+        Some(Time(self.trusted_until.load(Ordering::Acquire))).filter(|at| at.0 > 0)
     }
 
     /// Says that the cycle is about to publish its end, which gives its lease back.
@@ -106,7 +165,7 @@ impl Host for CycleHost {
     }
 
     fn progress(&self, percent: f64, message: &str) {
-        *lock(&self.signals.progress) = Some((percent, message.to_owned()));
+        self.signals.note_progress(percent, message);
     }
 
     fn step(&self, commit: Commit) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -161,7 +220,7 @@ impl Host for DryHost {
     }
 
     fn progress(&self, percent: f64, message: &str) {
-        *lock(&self.signals.progress) = Some((percent, message.to_owned()));
+        self.signals.note_progress(percent, message);
     }
 
     fn step(&self, commit: Commit) -> BoxFuture<'_, Result<(), StoreError>> {

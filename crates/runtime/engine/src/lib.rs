@@ -7,10 +7,11 @@
 
 mod artifacts;
 mod cycle;
-mod effects;
 pub mod health;
 mod host;
 mod node;
+mod pulse;
+mod queue;
 mod recorder;
 mod slot;
 mod supervisor;
@@ -18,9 +19,10 @@ mod windows;
 
 pub use artifacts::{ArtifactError, Artifacts, Reconciled};
 pub use cycle::{EVENT_ATTEMPTS, Intent, Ran, Rehearsal, Report, Runner, Unit};
-pub use effects::{Effects, matches};
-pub use host::Signals;
+pub use host::{Asked, Signals};
 pub use node::{
     Action, Handle, Node, Options, RunningView, StartError, WorkerView, registration,
     rehearse_once, run_once,
 };
+pub use pulse::NodeView;
+pub use watchbell_core::effects::{Effects, matches};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use watchbell_clock::Clock;
 use watchbell_core::gate::Gate;
@@ -14,11 +14,13 @@ use watchbell_core::lifecycle::State;
 use watchbell_core::port::{Recovered, Registration, SessionRecord, Store, StoreError};
 use watchbell_core::restart::Policy;
 use watchbell_core::{
-    CycleId, Definition, Fault, Millis, SessionId, Time, Trigger, Worker, WorkerName, freshness,
+    CycleId, Definition, Effects, Fault, Millis, QueueSpec, SessionId, Time, Trigger, Worker,
+    WorkerName, freshness, job,
 };
 
-use crate::artifacts::{Artifacts, Reconciled};
-use crate::cycle::{Intent, Rehearsal, Report, Runner, STANDING_CLAIMS, Unit};
+use crate::artifacts::Reconciled;
+use crate::cycle::{Intent, Rehearsal, Report, Runner, Unit};
+use crate::pulse::{NodeView, Pulse};
 use crate::recorder::Recorder;
 use crate::slot::Slot;
 use crate::supervisor::{Message, Supervisor};
@@ -44,6 +46,10 @@ pub struct Options {
     pub exclusive: bool,
     /// Workers to run; `None` runs all.
     pub profile: Option<BTreeSet<WorkerName>>,
+    /// The name of that profile: other nodes see it.
+    pub profile_name: String,
+    /// Where the node's API is, if it serves one: other nodes see it.
+    pub api: Option<String>,
 }
 
 impl Options {
@@ -60,6 +66,8 @@ impl Options {
             artifacts: data_dir.join("artifacts"),
             exclusive: true,
             profile: None,
+            profile_name: "default".into(),
+            api: None,
         }
     }
 }
@@ -130,8 +138,10 @@ pub struct WorkerView {
 /// A cycle in flight.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunningView {
-    /// Its number, once it has one.
+    /// Its number, once it has one; 0 for a job.
     pub cycle: CycleId,
+    /// The job that it works on.
+    pub job: Option<i64>,
     /// Since when.
     pub since: Time,
     /// Percent and words.
@@ -144,6 +154,7 @@ pub struct Node {
     supervisor: JoinHandle<()>,
     runner: Arc<Runner>,
     units: Arc<BTreeMap<WorkerName, Arc<Unit>>>,
+    pulse: Pulse,
     /// What dead sessions had left.
     pub recovered: Recovered,
     /// What was found on the artifact file system.
@@ -187,8 +198,17 @@ impl Node {
         let id = session.id.clone();
         let recovered = store.recover(&id, options.exclusive, now).await?;
         store.open_session(session).await?;
-        let artifacts = Artifacts::new(&options.artifacts);
-        let reconciled = artifacts
+        let (outbox, inbox) = mpsc::unbounded_channel();
+        let (effects_tx, effects) = mpsc::unbounded_channel();
+        let runner = Arc::new(Runner::new(
+            Arc::clone(&store),
+            clock.clone(),
+            id,
+            options.clone(),
+            effects_tx,
+        ));
+        let reconciled = runner
+            .artifacts
             .reconcile(&store.artifacts(u32::MAX).await?)
             .map_err(|source| StartError::Artifacts { path: options.artifacts.clone(), source })?;
         let registrations: Vec<Registration> = defs.iter().map(registration).collect();
@@ -201,17 +221,6 @@ impl Node {
             .map(|(c, _)| (c.name.clone(), c))
             .collect::<BTreeMap<_, _>>();
 
-        let (outbox, inbox) = mpsc::unbounded_channel();
-        let (effects_tx, effects) = mpsc::unbounded_channel();
-        let runner = Arc::new(Runner {
-            store: Arc::clone(&store),
-            clock: clock.clone(),
-            session: id,
-            lease_ttl: options.lease_ttl,
-            artifacts,
-            effects: effects_tx,
-            turns: Semaphore::new(STANDING_CLAIMS),
-        });
         let index: BTreeMap<WorkerName, usize> =
             defs.iter().enumerate().map(|(i, d)| (d.name.clone(), i)).collect();
         let mut slots = Vec::with_capacity(workers.len());
@@ -235,6 +244,7 @@ impl Node {
         }
         let order_indices =
             full_order.start.iter().filter_map(|name| index.get(name).copied()).collect();
+        let pulse = Pulse::start(Arc::clone(&runner)).await;
         let supervisor = Supervisor::new(
             Arc::clone(&runner),
             options,
@@ -251,6 +261,7 @@ impl Node {
             supervisor: tokio::spawn(supervisor.run()),
             runner,
             units: Arc::new(units),
+            pulse,
             recovered,
             reconciled,
             softened: order.softened,
@@ -264,6 +275,7 @@ impl Node {
             outbox: self.outbox.clone(),
             runner: Arc::clone(&self.runner),
             units: Arc::clone(&self.units),
+            pulse: self.pulse.clone(),
         }
     }
 
@@ -277,7 +289,11 @@ impl Node {
         if let Err(e) = self.supervisor.await {
             tracing::error!("the supervisor ended badly: {e}");
         }
-        self.runner.store.close_session(&self.runner.session, note, self.runner.clock.now()).await
+        let (store, now) = (&self.runner.store, self.runner.clock.now());
+        self.pulse.end();
+        store.close_session(&self.runner.session, note, now).await?;
+        store.tell(&Effects { leases: true, ..Effects::default() });
+        Ok(())
     }
 }
 
@@ -287,6 +303,7 @@ pub struct Handle {
     outbox: mpsc::UnboundedSender<Message>,
     runner: Arc<Runner>,
     units: Arc<BTreeMap<WorkerName, Arc<Unit>>>,
+    pulse: Pulse,
 }
 
 impl std::fmt::Debug for Handle {
@@ -332,8 +349,9 @@ impl Handle {
         }
     }
 
-    /// Wakes whoever waits for these effects: after a write from outside a cycle.
-    pub fn wake(&self, effects: crate::Effects) {
+    /// Wakes whoever waits for these effects, on this node and on others: after a write from outside
+    /// a cycle.
+    pub fn wake(&self, effects: Effects) {
         // An error means that the node has stopped: nobody waits.
         drop(self.outbox.send(Message::Effects(effects)));
     }
@@ -343,6 +361,12 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         drop(self.outbox.send(Message::View(reply)));
         answer.await.unwrap_or_default()
+    }
+
+    /// What this node knows of itself and of its store.
+    #[must_use]
+    pub fn node(&self) -> NodeView {
+        self.pulse.view()
     }
 
     /// The definition of a worker, with overrides applied.
@@ -360,25 +384,28 @@ pub async fn run_once(
     store: Arc<dyn Store>,
     clock: Clock,
     session: SessionRecord,
-    unit: &Unit,
+    unit: &Arc<Unit>,
     window: Option<Time>,
     options: &Options,
 ) -> Result<Report, StoreError> {
     store.open_session(session.clone()).await?;
     store.register(&[registration(&unit.def)], clock.now()).await?;
-    let (effects, _unheard) = mpsc::unbounded_channel();
-    let runner = Arc::new(Runner {
-        store: Arc::clone(&store),
-        clock: clock.clone(),
-        session: session.id.clone(),
-        lease_ttl: options.lease_ttl,
-        artifacts: Artifacts::new(&options.artifacts),
-        effects,
-        turns: Semaphore::new(STANDING_CLAIMS),
-    });
+    let (effects, mut heard) = mpsc::unbounded_channel();
+    let options = options.clone();
+    let id = session.id.clone();
+    let runner = Arc::new(Runner::new(Arc::clone(&store), clock.clone(), id, options, effects));
     let intent = window.map_or(Intent::Manual, |start| Intent::Window { start });
     let report = runner.attempt(unit, intent, Arc::default()).await;
     store.close_session(&session.id, "run once", clock.now()).await?;
+    // Nodes that run elsewhere may wait for what it changed.
+    let mut changed = Effects { leases: true, ..Effects::default() };
+    while let Ok(effects) = heard.try_recv() {
+        changed.merge(effects);
+    }
+    if let Report::Ran(ran) = &report {
+        changed.merge(ran.effects.clone());
+    }
+    store.tell(&changed);
     Ok(report)
 }
 
@@ -394,15 +421,7 @@ pub async fn rehearse_once(
     options: &Options,
 ) -> Result<Result<Rehearsal, Report>, Fault> {
     let (effects, _unheard) = mpsc::unbounded_channel();
-    let runner = Runner {
-        store,
-        clock,
-        session: SessionId::from("dry-run"),
-        lease_ttl: options.lease_ttl,
-        artifacts: Artifacts::new(&options.artifacts),
-        effects,
-        turns: Semaphore::new(STANDING_CLAIMS),
-    };
+    let runner = Runner::new(store, clock, SessionId::from("dry-run"), options.clone(), effects);
     runner.rehearse(unit, window).await
 }
 
@@ -416,6 +435,10 @@ pub fn registration(def: &Definition) -> Registration {
         stale_after: freshness::stale_after(def),
         subscribes: match &def.trigger {
             Trigger::On { kinds } => kinds.clone(),
+            _ => Vec::new(),
+        },
+        kinds: match &def.trigger {
+            Trigger::Queue(spec) => spec.kinds.clone(),
             _ => Vec::new(),
         },
         unavailable: def.unavailable.clone(),
@@ -438,11 +461,34 @@ fn check(def: &Definition) -> Result<(), StartError> {
         Trigger::Window(spec) => {
             watchbell_core::window::validate(spec, None).map_err(|e| refuse(e.to_string()))?;
         }
-        Trigger::Cron(_)
-        | Trigger::On { .. }
-        | Trigger::Queue { .. }
-        | Trigger::Stream
-        | Trigger::Manual => {}
+        Trigger::Queue(spec) => check_queue(spec).map_err(refuse)?,
+        Trigger::Cron(_) | Trigger::On { .. } | Trigger::Stream | Trigger::Manual => {}
+    }
+    Ok(())
+}
+
+fn check_queue(spec: &QueueSpec) -> Result<(), String> {
+    if spec.kinds.is_empty() {
+        return Err("it consumes no kind of job: name one".into());
+    }
+    if spec.concurrency == 0 {
+        return Err("its concurrency must be 1 or more".into());
+    }
+    let mut names = BTreeSet::new();
+    for job::Kind { name, max_attempts, timeout, .. } in &spec.kinds {
+        if !names.insert(name) {
+            return Err(format!("it names the kind `{name}` twice"));
+        }
+        if *max_attempts == 0 {
+            return Err(format!("the kind `{name}` must have 1 attempt or more"));
+        }
+        if let Some(timeout) = timeout
+            && timeout.0 <= 0
+        {
+            return Err(format!(
+                "the time limit of {timeout} of the kind `{name}` must be longer than zero"
+            ));
+        }
     }
     Ok(())
 }

@@ -1,7 +1,9 @@
-//! Writes what the supervisor decided, in the order in which it decided: transitions, desired
-//! states, gates, heartbeats. The supervisor never waits for the store; a store that fails delays
-//! these records and loses none while the node lives.
+//! Writes what the supervisor decided: transitions, desired states, gates, heartbeats. The
+//! supervisor never waits for the store; a store that fails delays these records and loses none
+//! while the node lives. Of what is overtaken while it waits only the newest is kept, so that a
+//! store that is away for long does not fill the memory.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -10,7 +12,9 @@ use watchbell_core::gate::Gate;
 use watchbell_core::lifecycle::Desired;
 use watchbell_core::port::{Beat, Publication, Store, StoreError, Transition};
 use watchbell_core::schedule::Passed;
-use watchbell_core::{Time, WorkerName, chain, retry};
+use watchbell_core::{Effects, SessionId, Time, Token, WorkerName, chain};
+
+use crate::cycle::STORE;
 
 /// One record to write.
 #[derive(Debug)]
@@ -39,6 +43,15 @@ pub(crate) enum Record {
     Beats(Vec<Beat>),
     /// The end of an aborted cycle.
     Burn(Box<Publication>),
+    /// A standing lease that is not needed any more.
+    Release {
+        worker: WorkerName,
+        session: SessionId,
+        token: Token,
+        at: Time,
+    },
+    /// Something for other nodes to hear once everything before it is written.
+    Tell(Effects),
     /// Answers when everything before it is written.
     Flush(oneshot::Sender<()>),
 }
@@ -50,8 +63,9 @@ pub(crate) struct Recorder(mpsc::UnboundedSender<Record>);
 impl Recorder {
     /// Starts the writer; it ends when the last sender is dropped.
     pub(crate) fn start(store: Arc<dyn Store>, clock: Clock) -> Self {
-        let (tx, rx) = mpsc::unbounded_channel();
-        tokio::spawn(write_all(store, clock, rx));
+        let (tx, inbox) = mpsc::unbounded_channel();
+        let writer = Writer { store, clock, inbox, pending: Pending::default() };
+        tokio::spawn(writer.run());
         Self(tx)
     }
 
@@ -69,86 +83,241 @@ impl Recorder {
     }
 }
 
-async fn write_all(
+/// What is still to be written. The sorts touch different columns and tables, so that each has an
+/// order of its own.
+#[derive(Debug, Default)]
+struct Pending {
+    burns: Vec<Publication>,
+    transitions: Vec<Transition>,
+    desired: BTreeMap<WorkerName, (Desired, String, Time)>,
+    blocked: BTreeMap<WorkerName, (Option<Gate>, Time)>,
+    restarts: BTreeMap<WorkerName, serde_json::Value>,
+    passed: BTreeMap<WorkerName, (Vec<Passed>, Time)>,
+    beats: BTreeMap<WorkerName, Beat>,
+    releases: Vec<(WorkerName, SessionId, Token, Time)>,
+    tell: Effects,
+    flushes: Vec<oneshot::Sender<()>>,
+}
+
+impl Pending {
+    fn put(&mut self, record: Record) {
+        match record {
+            Record::Transition(t) => self.transitions.push(t),
+            Record::Desired { worker, desired, by, at } => {
+                self.desired.insert(worker, (desired, by, at));
+            }
+            Record::Blocked { worker, gate, at } => {
+                self.blocked.insert(worker, (gate, at));
+            }
+            Record::Restarts { worker, restarts } => {
+                self.restarts.insert(worker, restarts);
+            }
+            Record::Passed { worker, passed, at } => {
+                let known = self.passed.entry(worker).or_insert_with(|| (Vec::new(), at));
+                known.1 = at;
+                passed.into_iter().for_each(|p| join(&mut known.0, p));
+            }
+            Record::Beats(beats) => {
+                for beat in beats {
+                    match self.beats.get_mut(&beat.worker) {
+                        Some(known) => known.add(beat),
+                        None => drop(self.beats.insert(beat.worker.clone(), beat)),
+                    }
+                }
+            }
+            Record::Burn(end) => self.burns.push(*end),
+            Record::Release { worker, session, token, at } => {
+                self.releases.push((worker, session, token, at));
+            }
+            Record::Tell(effects) => self.tell.merge(effects),
+            Record::Flush(done) => self.flushes.push(done),
+        }
+    }
+}
+
+/// Adds a range of passed instants, joined with the one before where they share one fate.
+fn join(known: &mut Vec<Passed>, next: Passed) {
+    match known.last_mut() {
+        Some(last) if last.fate == next.fate && last.last < next.first => {
+            last.last = next.last;
+            last.count += next.count;
+        }
+        _ => known.push(next),
+    }
+}
+
+struct Writer {
     store: Arc<dyn Store>,
     clock: Clock,
-    mut queue: mpsc::UnboundedReceiver<Record>,
-) {
-    let mut batch = Vec::new();
-    while queue.recv_many(&mut batch, 1024).await > 0 {
-        let mut transitions = Vec::new();
-        for record in batch.drain(..) {
-            // Transitions come in bursts (a start, a stop): one transaction for each burst.
-            if let Record::Transition(t) = record {
-                transitions.push(t);
-                continue;
+    inbox: mpsc::UnboundedReceiver<Record>,
+    pending: Pending,
+}
+
+/// Records taken in at a time.
+const BATCH: usize = 1_024;
+
+impl Writer {
+    async fn run(mut self) {
+        let mut batch = Vec::new();
+        while self.inbox.recv_many(&mut batch, BATCH).await > 0 {
+            batch.drain(..).for_each(|record| self.pending.put(record));
+            let mut tries = 0;
+            while let Err((what, error)) = self.write().await {
+                tries += 1;
+                let pause = STORE.delay(tries, what);
+                if tries.is_power_of_two() {
+                    tracing::warn!("cannot record {what}, again in {pause}: {}", chain(&error));
+                }
+                // What comes meanwhile joins what waits.
+                let wake = self.clock.now() + pause;
+                let mut open = true;
+                while self.clock.now() < wake {
+                    tokio::select! {
+                        biased;
+                        () = self.clock.sleep_until(wake) => {}
+                        n = self.inbox.recv_many(&mut batch, BATCH), if open => {
+                            open = n > 0;
+                            batch.drain(..).for_each(|record| self.pending.put(record));
+                        }
+                    }
+                }
             }
-            write_transitions(&*store, &clock, &mut transitions).await;
-            write(&*store, &clock, record).await;
-        }
-        write_transitions(&*store, &clock, &mut transitions).await;
-    }
-}
-
-async fn write_transitions(store: &dyn Store, clock: &Clock, transitions: &mut Vec<Transition>) {
-    if !transitions.is_empty() {
-        let burst = std::mem::take(transitions);
-        insist(clock, "transitions", || store.transition(burst.clone())).await;
-    }
-}
-
-async fn write(store: &dyn Store, clock: &Clock, record: Record) {
-    match record {
-        Record::Transition(t) => {
-            insist(clock, "a transition", || store.transition(vec![t.clone()])).await;
-        }
-        Record::Desired { worker, desired, by, at } => {
-            insist(clock, "a desired state", || store.set_desired(&worker, desired, &by, at)).await;
-        }
-        Record::Blocked { worker, gate, at } => {
-            insist(clock, "a gate", || store.set_blocked(&worker, gate.clone(), at)).await;
-        }
-        Record::Restarts { worker, restarts } => {
-            insist(clock, "restarts", || store.save_restarts(&worker, restarts.clone())).await;
-        }
-        Record::Passed { worker, passed, at } => {
-            insist(clock, "passed ticks", || store.record_passed(&worker, &passed, at)).await;
-        }
-        Record::Beats(beats) => insist(clock, "heartbeats", || store.beat(beats.clone())).await,
-        Record::Burn(end) => insist(clock, "an abort", || store.burn((*end).clone())).await,
-        Record::Flush(done) => {
-            if done.send(()).is_err() {
-                tracing::debug!("nobody waits for the flush any more");
+            for done in self.pending.flushes.drain(..) {
+                if done.send(()).is_err() {
+                    tracing::debug!("nobody waits for the flush any more");
+                }
             }
         }
     }
+
+    /// Writes everything that is pending. What the store does not take keeps its place, and does not
+    /// keep the other sorts from being written.
+    async fn write(&mut self) -> Result<(), Trouble> {
+        let (store, pending) = (&*self.store, &mut self.pending);
+        let all = [
+            burns(store, &mut pending.burns).await,
+            transitions(store, &mut pending.transitions).await,
+            desired(store, &mut pending.desired).await,
+            gates(store, &mut pending.blocked).await,
+            restarts(store, &mut pending.restarts).await,
+            passed(store, &mut pending.passed).await,
+            beats(store, &mut pending.beats).await,
+            releases(store, &mut pending.releases).await,
+        ];
+        all.into_iter().collect::<Result<(), Trouble>>()?;
+        let tell = std::mem::take(&mut pending.tell);
+        if !tell.is_empty() {
+            store.tell(&tell);
+        }
+        Ok(())
+    }
 }
 
-/// Tries until the store accepts or refuses; a refusal is a defect, and is logged as one.
-async fn insist<'a>(
-    clock: &Clock,
-    what: &str,
-    mut work: impl FnMut() -> watchbell_core::BoxFuture<'a, Result<(), StoreError>>,
-) {
-    let mut attempt = 0;
-    loop {
-        match work().await {
-            Ok(()) => return,
-            Err(e @ StoreError::Database(_)) if attempt < 10 => {
-                attempt += 1;
-                let pause = retry::EVENT.delay(attempt, what);
-                tracing::warn!("cannot record {what}, again in {pause}: {}", chain(&e));
-                clock.sleep(pause).await;
-            }
-            // The cycle had just ended by itself.
-            Err(e @ StoreError::Fenced { .. }) => {
-                tracing::debug!("no need to record {what}: {}", chain(&e));
-                return;
-            }
-            Err(e) => {
-                tracing::error!("cannot record {what}: {}", chain(&e));
-                return;
-            }
+/// What could not be written, and why.
+type Trouble = (&'static str, StoreError);
+
+async fn burns(store: &dyn Store, all: &mut Vec<Publication>) -> Result<(), Trouble> {
+    while let Some(end) = all.first() {
+        heed("an abort", store.burn(end.clone()).await)?;
+        all.remove(0);
+    }
+    Ok(())
+}
+
+async fn transitions(store: &dyn Store, all: &mut Vec<Transition>) -> Result<(), Trouble> {
+    if !all.is_empty() {
+        heed("transitions", store.transition(all.clone()).await)?;
+        all.clear();
+    }
+    Ok(())
+}
+
+async fn desired(
+    store: &dyn Store,
+    all: &mut BTreeMap<WorkerName, (Desired, String, Time)>,
+) -> Result<(), Trouble> {
+    let mut written = false;
+    while let Some((worker, (wanted, by, at))) = all.first_key_value() {
+        heed("a desired state", store.set_desired(worker, *wanted, by, *at).await)?;
+        all.pop_first();
+        written = true;
+    }
+    if written {
+        // Other nodes can read it now.
+        store.tell(&Effects { desired: true, ..Effects::default() });
+    }
+    Ok(())
+}
+
+async fn gates(
+    store: &dyn Store,
+    all: &mut BTreeMap<WorkerName, (Option<Gate>, Time)>,
+) -> Result<(), Trouble> {
+    while let Some((worker, (gate, at))) = all.first_key_value() {
+        heed("a gate", store.set_blocked(worker, gate.clone(), *at).await)?;
+        all.pop_first();
+    }
+    Ok(())
+}
+
+async fn restarts(
+    store: &dyn Store,
+    all: &mut BTreeMap<WorkerName, serde_json::Value>,
+) -> Result<(), Trouble> {
+    while let Some((worker, restarts)) = all.first_key_value() {
+        heed("restarts", store.save_restarts(worker, restarts.clone()).await)?;
+        all.pop_first();
+    }
+    Ok(())
+}
+
+async fn passed(
+    store: &dyn Store,
+    all: &mut BTreeMap<WorkerName, (Vec<Passed>, Time)>,
+) -> Result<(), Trouble> {
+    while let Some((worker, (passed, at))) = all.first_key_value() {
+        heed("passed ticks", store.record_passed(worker, passed, *at).await)?;
+        all.pop_first();
+    }
+    Ok(())
+}
+
+async fn beats(store: &dyn Store, all: &mut BTreeMap<WorkerName, Beat>) -> Result<(), Trouble> {
+    if !all.is_empty() {
+        heed("heartbeats", store.beat(all.values().cloned().collect()).await)?;
+        all.clear();
+    }
+    Ok(())
+}
+
+async fn releases(
+    store: &dyn Store,
+    all: &mut Vec<(WorkerName, SessionId, Token, Time)>,
+) -> Result<(), Trouble> {
+    while let Some((worker, session, token, at)) = all.first() {
+        heed("a release", store.release(worker, session, *token, *at).await)?;
+        all.remove(0);
+    }
+    Ok(())
+}
+
+/// Whether a record must be tried again: where the store did not answer. A refusal is a defect, and
+/// is logged as one.
+fn heed(
+    what: &'static str,
+    result: Result<(), StoreError>,
+) -> Result<(), (&'static str, StoreError)> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(e @ StoreError::Database(_)) => Err((what, e)),
+        // The cycle had just ended by itself.
+        Err(e @ StoreError::Fenced { .. }) => {
+            tracing::debug!("no need to record {what}: {}", chain(&e));
+            Ok(())
+        }
+        Err(e) => {
+            tracing::error!("cannot record {what}: {}", chain(&e));
+            Ok(())
         }
     }
 }

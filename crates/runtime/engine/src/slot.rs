@@ -14,6 +14,7 @@ use watchbell_core::{Ledger, Millis, Missed, Time, Trigger};
 
 use crate::cycle::{Intent, Report, Unit};
 use crate::host::Signals;
+use crate::queue::Control;
 
 /// A cycle in flight.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct Slot {
     pub(crate) desired_by: Option<String>,
     pub(crate) state: State,
     pub(crate) state_since: Time,
+    /// The instant on record of its newest step.
+    pub(crate) stepped_at: Time,
     pub(crate) running: Vec<Running>,
     /// The next due instant and when its tick starts (later by the jitter).
     pub(crate) upcoming: Option<(Time, Time)>,
@@ -69,6 +72,10 @@ pub(crate) struct Slot {
     /// A timer for the time limits is in the heap.
     pub(crate) limit_timer: bool,
     pub(crate) beat: Option<Beat>,
+    /// Of a queue's worker: what it shares with its consumer.
+    pub(crate) consumer: Option<Arc<Control>>,
+    /// When the desired state was set, as far as this node knows.
+    pub(crate) desired_at: Option<Time>,
 }
 
 impl Slot {
@@ -85,6 +92,7 @@ impl Slot {
                 _ => State::Stopped,
             },
             state_since: now,
+            stepped_at: now - Millis(1),
             running: Vec::new(),
             upcoming: None,
             following: None,
@@ -103,13 +111,39 @@ impl Slot {
             stop_deadline: None,
             limit_timer: false,
             beat: None,
+            consumer: None,
+            desired_at: record.desired_at,
         }
     }
 
-    pub(crate) fn concurrency(&self) -> usize {
+    pub(crate) fn is_queue(&self) -> bool {
+        matches!(self.unit.def.trigger, Trigger::Queue(_))
+    }
+
+    /// Whether a cycle (of a queue's worker: its consumer) may be launched. An operator may run a
+    /// job beside the consumer, for many jobs may run at once; other cycles never overlap.
+    pub(crate) fn is_free(&self) -> bool {
         match &self.unit.def.trigger {
-            Trigger::Queue { concurrency, .. } => (*concurrency).max(1) as usize,
-            _ => 1,
+            Trigger::Queue(_) => self.running.iter().all(|r| r.reply.is_some()),
+            _ => self.running.is_empty(),
+        }
+    }
+
+    /// Tells the consumer that is already there to look for jobs. One that shares a lane looks only
+    /// once: the wish stays until it is launched again.
+    pub(crate) fn wake(&mut self) {
+        if let Some(control) = &self.consumer
+            && self.unit.def.lane.is_none()
+        {
+            control.wake();
+            self.poked = false;
+        }
+    }
+
+    /// Lets the consumer start no more jobs.
+    pub(crate) fn drain(&self) {
+        if let Some(control) = &self.consumer {
+            control.drain();
         }
     }
 
@@ -290,8 +324,18 @@ impl Slot {
 
     /// Adds a quiet cycle's heartbeat to the one that waits to be flushed.
     pub(crate) fn add_beat(&mut self, beat: Beat) {
-        let runs = self.beat.as_ref().map_or(0, |b| b.runs);
-        self.beat = Some(Beat { runs: runs + beat.runs, ..beat });
+        match &mut self.beat {
+            Some(known) => known.add(beat),
+            None => self.beat = Some(beat),
+        }
+    }
+
+    /// The heartbeats that wait to be flushed, of its cycles and of its consumer.
+    pub(crate) fn take_beat(&mut self) -> Option<Beat> {
+        if let Some(beat) = self.consumer.as_ref().and_then(|c| c.take_beat()) {
+            self.add_beat(beat);
+        }
+        self.beat.take()
     }
 }
 

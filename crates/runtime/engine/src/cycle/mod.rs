@@ -13,7 +13,8 @@ mod rehearse;
 use std::ops::DerefMut;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -25,16 +26,17 @@ use watchbell_core::port::{
 };
 use watchbell_core::schedule::Passed;
 use watchbell_core::{
-    Cause, Commit, Cycle, CycleId, CycleInput, Definition, Fault, Ledger, Millis, SessionId, Time,
-    Trigger, Worker,
+    Cause, Commit, Cycle, CycleId, CycleInput, Definition, Done, Effects, Fault, Ledger, Millis,
+    SessionId, Time, Token, Trigger, Worker,
 };
 
 use crate::artifacts::Artifacts;
-use crate::effects::Effects;
 use crate::host::{CycleHost, Signals};
+use crate::node::Options;
+use crate::queue;
 use crate::windows::{self, Choice};
 
-pub(crate) use publish::verdict;
+pub(crate) use publish::{STORE, is_refusal, verdict};
 pub use rehearse::Rehearsal;
 
 /// Attempts at one event before it becomes a dead letter.
@@ -51,27 +53,64 @@ pub struct Unit {
     /// The worker.
     pub worker: Arc<dyn Worker>,
     /// The standing lease of a quiet worker.
-    standing: Mutex<Option<Grant>>,
+    standing: Mutex<Standing>,
+}
+
+#[derive(Debug, Default)]
+enum Standing {
+    #[default]
+    None,
+    Held(Grant),
+    /// Not needed any more; the store may not have heard of it yet.
+    Leaving(Token),
 }
 
 impl Unit {
     /// Wraps a worker under this definition.
     #[must_use]
     pub fn new(def: Definition, worker: Arc<dyn Worker>) -> Self {
-        Self { def, worker, standing: Mutex::new(None) }
+        Self { def, worker, standing: Mutex::default() }
+    }
+
+    fn lease(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The standing lease of a quiet worker, while it has one.
     pub(crate) fn standing(&self) -> Option<Grant> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        match &*self.lease() {
+            Standing::Held(grant) => Some(grant.clone()),
+            Standing::None | Standing::Leaving(_) => None,
+        }
     }
 
     pub(crate) fn has_standing(&self) -> bool {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        matches!(*self.lease(), Standing::Held(_))
     }
 
-    pub(crate) fn set_standing(&self, grant: Option<Grant>) {
-        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = grant;
+    fn hold(&self, grant: Grant) {
+        *self.lease() = Standing::Held(grant);
+    }
+
+    /// It is lost, or was ended from outside.
+    pub(crate) fn forget_standing(&self) {
+        *self.lease() = Standing::None;
+    }
+
+    /// It is not needed any more: the token to give back, if there is one.
+    pub(crate) fn leave_standing(&self) -> Option<Token> {
+        let mut lease = self.lease();
+        let Standing::Held(grant) = &*lease else { return None };
+        let token = grant.token;
+        *lease = Standing::Leaving(token);
+        Some(token)
+    }
+
+    fn leaving(&self) -> Option<Token> {
+        match *self.lease() {
+            Standing::Leaving(token) => Some(token),
+            Standing::None | Standing::Held(_) => None,
+        }
     }
 }
 
@@ -178,11 +217,13 @@ pub struct Runner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Clock,
     pub(crate) session: SessionId,
-    pub(crate) lease_ttl: Millis,
+    pub(crate) options: Options,
     pub(crate) artifacts: Artifacts,
     pub(crate) effects: mpsc::UnboundedSender<Effects>,
     /// Turns at claiming a standing lease.
-    pub(crate) turns: Semaphore,
+    turns: Semaphore,
+    /// By how many milliseconds the store's clock is ahead, as last measured.
+    skew: AtomicI64,
 }
 
 impl std::fmt::Debug for Runner {
@@ -192,13 +233,51 @@ impl std::fmt::Debug for Runner {
 }
 
 impl Runner {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        clock: Clock,
+        session: SessionId,
+        options: Options,
+        effects: mpsc::UnboundedSender<Effects>,
+    ) -> Self {
+        let artifacts = Artifacts::new(&options.artifacts);
+        let turns = Semaphore::new(STANDING_CLAIMS);
+        Self { store, clock, session, options, artifacts, effects, turns, skew: AtomicI64::new(0) }
+    }
+
+    /// Until when a lease may be trusted that was asked for, or extended, at `asked`: its holder
+    /// stops trusting it before the store does.
+    pub(crate) fn trust(&self, asked: Time) -> Time {
+        asked + self.options.lease_ttl - self.options.lease_renew
+    }
+
+    /// By how much the store's clock is ahead of the node's.
+    pub(crate) fn skew(&self) -> Millis {
+        Millis(self.skew.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn measured(&self, skew: Millis) {
+        self.skew.store(skew.0, Ordering::Relaxed);
+    }
+
+    /// Says what a commit changed.
+    pub(crate) fn tell(&self, effects: Effects) {
+        if !effects.is_empty() {
+            // A closed channel means that the supervisor is gone: nobody is left to wake.
+            drop(self.effects.send(effects));
+        }
+    }
+
     /// Tries to run what `intent` asks of `unit`: gate, claim, compute, commit.
     pub async fn attempt(
         self: &Arc<Self>,
-        unit: &Unit,
+        unit: &Arc<Unit>,
         intent: Intent,
         signals: Arc<Signals>,
     ) -> Report {
+        if let Trigger::Queue(spec) = &unit.def.trigger {
+            return Box::pin(queue::run_one(self, unit, spec, signals)).await;
+        }
         let (target, passed) = match self.aim(unit, intent).await {
             Ok(Aim::Run { target, passed }) => (target, passed),
             Ok(Aim::Not(report)) => return report,
@@ -214,10 +293,14 @@ impl Runner {
                 };
             }
         };
+        let asked = self.clock.now();
         let mut grant = match self.standing_grant(unit, &target) {
             Some(grant) => grant,
             None => match Box::pin(self.claim_or_release(unit, target, passed)).await {
-                Ok(Claim::Granted(grant)) => grant,
+                Ok(Claim::Granted(grant)) => {
+                    signals.trust(self.trust(asked));
+                    grant
+                }
                 Ok(Claim::Held { owner, until }) => return Report::Held { until, owner },
                 Ok(Claim::Taken) => return Report::Taken,
                 Ok(Claim::Nothing { next }) => return Report::Idle { next },
@@ -226,14 +309,6 @@ impl Runner {
         };
         let input = std::mem::replace(&mut grant.input, CycleInput::None);
         let grant = signals.granted(grant);
-        if let Trigger::Queue { kinds, concurrency } = &unit.def.trigger
-            && *concurrency > 1
-        {
-            // There may be another job for a cycle beside this one.
-            let jobs = kinds.iter().cloned().collect();
-            // A closed channel means that the supervisor is gone: nobody is left to wake.
-            drop(self.effects.send(Effects { jobs, ..Effects::default() }));
-        }
         self.compute(unit, grant, input, &signals).await
     }
 
@@ -266,9 +341,6 @@ impl Runner {
                 window_aim(Box::pin(choice).await?)
             }
             (Intent::Next | Intent::Manual, Trigger::On { .. }) => next(Target::Event),
-            (Intent::Next | Intent::Manual, Trigger::Queue { kinds, .. }) => {
-                next(Target::Job { kinds: kinds.clone() })
-            }
             (Intent::Next, Trigger::Stream) => next(Target::Stream),
             (Intent::Next | Intent::Manual | Intent::Window { .. }, _) => next(Target::Manual),
         })
@@ -340,7 +412,7 @@ impl Runner {
             worker: unit.def.name.clone(),
             session: self.session.clone(),
             now: self.clock.now(),
-            ttl: self.lease_ttl,
+            ttl: self.options.lease_ttl,
             target,
             passed,
         };
@@ -348,11 +420,16 @@ impl Runner {
             return self.store.claim(request(target, passed)).await;
         };
         let turn = self.turns.acquire().await;
+        if let Some(token) = unit.leaving() {
+            // The word that gives the old one back may still be on its way.
+            let (worker, now) = (&unit.def.name, self.clock.now());
+            self.store.release(worker, &self.session, token, now).await?;
+        }
         let claim = self.store.claim(request(Target::Standing, Vec::new())).await?;
         drop(turn);
         match claim {
             Claim::Granted(standing) => {
-                unit.set_standing(Some(standing.clone()));
+                unit.hold(standing.clone());
                 Ok(Claim::Granted(Grant { cause, ..standing }))
             }
             refused => Ok(refused),
@@ -373,6 +450,31 @@ impl Runner {
         input: CycleInput,
         signals: &Arc<Signals>,
     ) -> Report {
+        let (result, mut ran) = self.execute(unit, grant, input, signals).await;
+        let quiet = grant.cycle == CycleId(0) && unit.has_standing();
+        match result {
+            Ok(done) if quiet && done.commit.is_empty() && done.artifacts.is_empty() => {
+                ran.summary = done.summary;
+                ran.window = done.window;
+                ran.beat = Some(publish::beat(unit, &ran));
+            }
+            result => {
+                // From here on its lease may be gone at any moment, and rightly so.
+                signals.end();
+                Box::pin(self.conclude(unit, grant, signals, result, quiet, &mut ran)).await;
+            }
+        }
+        Report::Ran(ran)
+    }
+
+    /// Runs the worker: what it came to, and the beginning of the report. Nothing is published yet.
+    pub(crate) async fn execute(
+        self: &Arc<Self>,
+        unit: &Unit,
+        grant: &Grant,
+        input: CycleInput,
+        signals: &Arc<Signals>,
+    ) -> (Result<Done, Fault>, Box<Ran>) {
         let started_at = self.clock.now();
         let watch = Stopwatch::start();
         let cycle = Cycle {
@@ -397,10 +499,14 @@ impl Runner {
             Err(panic) => (Err(Fault::transient(format!("panicked: {panic}"))), true),
         };
         drop(cycle);
-        let crashed = panicked
-            || (matches!(grant.cause, Cause::Stream)
-                && !signals.is_cancelled()
-                && !matches!(result, Err(Fault::Cancelled)));
+        // A stream that the store let down did not fail itself.
+        let excused = signals.is_cancelled()
+            || matches!(
+                result,
+                Err(Fault::Cancelled
+                    | Fault::Store(StoreError::Database(_) | StoreError::Fenced { .. }))
+            );
+        let crashed = panicked || (matches!(grant.cause, Cause::Stream) && !excused);
         let result = match result {
             Ok(done) if crashed => Err(Fault::transient(format!(
                 "the stream returned without being asked: {}",
@@ -408,36 +514,30 @@ impl Runner {
             ))),
             other => other,
         };
-        let now = self.clock.now();
-        let mut ran = Box::new(Ran {
+        let mut ran = Ran::begun(grant, started_at, self.clock.now());
+        (ran.crashed, ran.latency) = (crashed, watch.millis());
+        (result, ran)
+    }
+}
+
+impl Ran {
+    /// A cycle that has ended somehow: what came of it is filled in.
+    pub(crate) fn begun(grant: &Grant, started_at: Time, finished_at: Time) -> Box<Self> {
+        Box::new(Self {
             cycle: grant.cycle,
             cause: grant.cause.clone(),
             outcome: Outcome::Succeeded,
             summary: serde_json::Value::Null,
             error: None,
-            crashed,
+            crashed: false,
             started_at,
-            finished_at: now,
-            latency: watch.millis(),
+            finished_at,
+            latency: finished_at - started_at,
             effects: Effects::default(),
             retry_at: None,
             beat: None,
             window: None,
-        });
-        let quiet = grant.cycle == CycleId(0) && unit.has_standing();
-        match result {
-            Ok(done) if quiet && done.commit.is_empty() && done.artifacts.is_empty() => {
-                ran.summary = done.summary;
-                ran.window = done.window;
-                ran.beat = Some(publish::beat(unit, &ran));
-            }
-            result => {
-                // From here on its lease may be gone at any moment, and rightly so.
-                signals.end();
-                Box::pin(self.conclude(unit, grant, result, quiet, &mut ran)).await;
-            }
-        }
-        Report::Ran(ran)
+        })
     }
 }
 
@@ -480,7 +580,8 @@ where
     .await
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()
         .map(|s| (*s).to_owned())

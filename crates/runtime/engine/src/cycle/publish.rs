@@ -1,14 +1,34 @@
 //! How a cycle ends: what its result or its fault publishes, in one transaction under its token, and
-//! what follows for the window, event or job behind it.
+//! what follows for the window or event behind it. How a job's cycle ends is told in
+//! [`queue::job`](crate::queue).
 
 use watchbell_core::port::{Beat, CycleEnd, FollowUp, Grant, Outcome, Publication, StoreError};
-use watchbell_core::{Cause, Commit, Done, Fault, NewEvent, Time, Trigger, chain, retry, schedule};
+use watchbell_core::retry::{self, Backoff};
+use watchbell_core::{
+    Cause, Commit, Done, Effects, Fault, Millis, NewEvent, Time, Trigger, chain, schedule,
+};
 
 use super::{EVENT_ATTEMPTS, Ran, Runner, Unit};
-use crate::effects::Effects;
+use crate::host::Signals;
 
-/// How often a publication is tried again while the store fails and the lease still holds.
-const PUBLISH_TRIES: u32 = 5;
+/// Between two tries at a store that fails.
+pub(crate) const STORE: Backoff =
+    Backoff { base: Millis(500), factor: 2, cap: Millis::from_secs(5), jitter: 0.25 };
+
+/// How often a publication is tried while its lease is renewed: a store that renews leases and does
+/// not take a commit so many times does not like the commit.
+const PUBLISH_TRIES: u32 = 8;
+
+/// Whether the store refused what a cycle wants to write, and would refuse it again.
+pub(crate) const fn is_refusal(error: &StoreError) -> bool {
+    match error {
+        StoreError::Unmet { .. }
+        | StoreError::Conflict(_)
+        | StoreError::Invalid { .. }
+        | StoreError::NotFound { .. } => true,
+        StoreError::Fenced { .. } | StoreError::Database(_) => false,
+    }
+}
 
 impl Runner {
     /// Publishes what the cycle came to, and completes the report of it.
@@ -16,53 +36,39 @@ impl Runner {
         &self,
         unit: &Unit,
         grant: &Grant,
+        signals: &Signals,
         result: Result<Done, Fault>,
         quiet: bool,
         ran: &mut Ran,
     ) {
-        let now = ran.finished_at;
         let settled = match result {
-            Ok(done) => self.settle(unit, grant, done, now),
+            Ok(done) => self.settle(unit, grant, done, ran.finished_at),
             Err(fault) => Err(fault),
         };
-        let (commit, end) = match settled {
+        let fault = match settled {
             Ok((commit, end)) => {
                 ran.summary = end.summary.clone();
                 ran.window.clone_from(&end.window);
-                (commit, end)
+                let end = CycleEnd { started_at: ran.started_at, keep_lease: quiet, ..end };
+                match self.offer(unit, grant, signals, commit, end, ran).await {
+                    Ok(()) => return,
+                    // The worker asked for something that does not hold: publish its failure.
+                    Err(error) if is_refusal(&error) => Fault::Transient(Box::new(error)),
+                    Err(error) => return lost(unit, &error, quiet, ran),
+                }
             }
-            Err(fault) => self.fail(unit, grant, &fault, now, ran),
+            Err(fault) => fault,
         };
+        ran.window = None;
+        let (commit, end) = self.fail(unit, grant, &fault, self.clock.now(), ran);
         let end = CycleEnd { started_at: ran.started_at, keep_lease: quiet, ..end };
-        let effects = self.effects_of(unit, grant, &commit, &end);
-        let artifacts = end.artifacts.clone();
-        match self.publish(unit, grant, commit, end).await {
-            Ok(()) => {
-                ran.effects = effects;
-                for record in &artifacts {
-                    if let Err(e) = self.artifacts.point_latest(record) {
-                        tracing::warn!(artifact = record.path, "{}", chain(&e));
-                    }
-                }
-            }
-            Err(error) => {
-                for record in &artifacts {
-                    if let Err(e) = self.artifacts.withdraw(record) {
-                        tracing::warn!(artifact = record.path, "cannot withdraw: {e}");
-                    }
-                }
-                let fenced = matches!(error, StoreError::Fenced { .. });
-                if quiet && fenced {
-                    unit.set_standing(None);
-                }
-                ran.outcome = if fenced { Outcome::Fenced } else { Outcome::Failed };
-                ran.error = Some(chain(&error));
-            }
+        if let Err(error) = self.offer(unit, grant, signals, commit, end, ran).await {
+            lost(unit, &error, quiet, ran);
         }
     }
 
     /// Turns a worker's result into a commit and an end.
-    fn settle(
+    pub(crate) fn settle(
         &self,
         unit: &Unit,
         grant: &Grant,
@@ -90,7 +96,7 @@ impl Runner {
         }
         let mut records = Vec::new();
         for artifact in &artifacts {
-            match self.artifacts.publish(artifact, grant.cycle, now) {
+            match self.artifacts.publish(artifact, grant, now) {
                 Ok(record) => {
                     commit.events.push(NewEvent {
                         kind: "artifact.published".into(),
@@ -158,11 +164,40 @@ impl Runner {
         (commit, end)
     }
 
-    /// Publishes; while the database fails and the lease still holds, tries again.
+    /// Publishes an end; while the database fails and the lease can be trusted, tries some times. Files
+    /// that it publishes become visible with it, or are taken back.
+    pub(crate) async fn offer(
+        &self,
+        unit: &Unit,
+        grant: &Grant,
+        signals: &Signals,
+        commit: Commit,
+        end: CycleEnd,
+        ran: &mut Ran,
+    ) -> Result<(), StoreError> {
+        let effects = effects_of(grant, &commit, &end);
+        let artifacts = end.artifacts.clone();
+        let published = self.publish(unit, grant, signals, commit, end).await;
+        for record in &artifacts {
+            if published.is_ok() {
+                if let Err(e) = self.artifacts.point_latest(record) {
+                    tracing::warn!(artifact = record.path, "{}", chain(&e));
+                }
+            } else if let Err(e) = self.artifacts.withdraw(record) {
+                tracing::warn!(artifact = record.path, "cannot withdraw: {e}");
+            }
+        }
+        if published.is_ok() {
+            ran.effects = effects;
+        }
+        published
+    }
+
     async fn publish(
         &self,
         unit: &Unit,
         grant: &Grant,
+        signals: &Signals,
         commit: Commit,
         end: CycleEnd,
     ) -> Result<(), StoreError> {
@@ -178,69 +213,57 @@ impl Runner {
         };
         let mut tries = 0;
         loop {
-            tries += 1;
             publication.now = self.clock.now();
             let error = match self.store.publish(publication.clone()).await {
                 Ok(()) => return Ok(()),
-                Err(error) => error,
+                Err(error @ StoreError::Database(_)) => error,
+                Err(error) => return Err(error),
             };
-            match error {
-                // The worker asked for something that does not hold: publish its failure instead.
-                StoreError::Unmet { .. } | StoreError::Conflict(_)
-                    if publication
-                        .end
-                        .as_ref()
-                        .is_some_and(|e| e.outcome == Outcome::Succeeded) =>
-                {
-                    let fault = Fault::Transient(Box::new(error));
-                    let (commit, follow_up) = verdict(unit, grant, &fault, publication.now);
-                    let text = fault.to_string();
-                    let mut failed = publication.clone();
-                    failed.commit = commit;
-                    if let Some(end) = &mut failed.end {
-                        end.outcome = Outcome::Failed;
-                        end.error = Some(text.clone());
-                        end.follow_up = follow_up;
-                        end.window = None;
-                        end.artifacts = Vec::new();
-                    }
-                    self.store.publish(failed).await?;
-                    return Err(StoreError::Conflict(text));
-                }
-                StoreError::Database(_) if tries < PUBLISH_TRIES => {
-                    let pause = retry::EVENT.delay(tries, unit.def.name.as_str());
-                    if publication.now + pause >= grant.expires_at {
-                        return Err(error);
-                    }
-                    tracing::warn!(
-                        worker.name = %unit.def.name,
-                        "publication failed, again in {pause}: {}",
-                        chain(&error)
-                    );
-                    self.clock.sleep(pause).await;
-                }
-                error => return Err(error),
+            tries += 1;
+            if tries == PUBLISH_TRIES {
+                return Err(StoreError::Conflict(format!(
+                    "the store did not take its commit in {tries} tries: {}",
+                    chain(&error)
+                )));
             }
+            let pause = STORE.delay(tries, &format!("{}/{}", unit.def.name, grant.token.0));
+            let until = signals.trusted_until().unwrap_or(grant.expires_at);
+            if self.clock.now() + pause >= until {
+                return Err(error);
+            }
+            if tries.is_power_of_two() {
+                tracing::warn!(
+                    worker.name = %unit.def.name,
+                    "publication of {} failed, again in {pause}: {}", unit.def.name, chain(&error)
+                );
+            }
+            self.clock.sleep(pause).await;
         }
-    }
-
-    fn effects_of(&self, unit: &Unit, grant: &Grant, commit: &Commit, end: &CycleEnd) -> Effects {
-        let mut effects = Effects::of(commit);
-        if let Cause::Window { series, .. } = &grant.cause
-            && matches!(end.follow_up, FollowUp::Finish | FollowUp::GiveUp { .. })
-        {
-            effects.series.insert(series.clone());
-        }
-        if let (Trigger::Queue { kinds, .. }, FollowUp::Retry { .. }) =
-            (&unit.def.trigger, &end.follow_up)
-        {
-            effects.jobs.extend(kinds.iter().cloned());
-        }
-        effects
     }
 }
 
-/// What follows for the window, event or job behind a cycle that failed, and the event that says
+/// What else a published end touches.
+fn effects_of(grant: &Grant, commit: &Commit, end: &CycleEnd) -> Effects {
+    let mut effects = Effects::of(commit);
+    if let Cause::Window { series, .. } = &grant.cause
+        && matches!(end.follow_up, FollowUp::Finish | FollowUp::GiveUp { .. })
+    {
+        effects.series.insert(series.clone());
+    }
+    effects
+}
+
+/// The end could not be published: the report says so.
+fn lost(unit: &Unit, error: &StoreError, quiet: bool, ran: &mut Ran) {
+    let fenced = matches!(error, StoreError::Fenced { .. });
+    if quiet && fenced {
+        unit.forget_standing();
+    }
+    ran.outcome = if fenced { Outcome::Fenced } else { Outcome::Failed };
+    ran.error = Some(chain(error));
+}
+
+/// What follows for the window or event behind a cycle that failed, and the event that says
 /// so when nothing more will be tried. Pure.
 pub(crate) fn verdict(unit: &Unit, grant: &Grant, fault: &Fault, now: Time) -> (Commit, FollowUp) {
     let follow_up = follow_up(unit, grant, fault, now);
@@ -250,9 +273,8 @@ pub(crate) fn verdict(unit: &Unit, grant: &Grant, fault: &Fault, now: Time) -> (
             Cause::Window { series, start, .. } => {
                 ("window.abandoned", format!("{series}/{start}"))
             }
-            Cause::Job { id } => ("job.dead", id.to_string()),
             Cause::Event { id } => ("event.dead", id.to_string()),
-            Cause::Tick { .. } | Cause::Stream | Cause::Manual => {
+            Cause::Job { .. } | Cause::Tick { .. } | Cause::Stream | Cause::Manual => {
                 ("cycle.failed", unit.def.name.to_string())
             }
         };
@@ -261,7 +283,7 @@ pub(crate) fn verdict(unit: &Unit, grant: &Grant, fault: &Fault, now: Time) -> (
     (commit, follow_up)
 }
 
-/// What follows for the window, event or job behind a cycle that failed. Pure.
+/// What follows for the window or event behind a cycle that failed. Pure.
 fn follow_up(unit: &Unit, grant: &Grant, fault: &Fault, now: Time) -> FollowUp {
     match fault {
         Fault::Snooze { after, .. } => return FollowUp::Again { at: now + *after },
@@ -273,7 +295,6 @@ fn follow_up(unit: &Unit, grant: &Grant, fault: &Fault, now: Time) -> FollowUp {
         (Cause::Window { series, start, .. }, Trigger::Window(spec)) => {
             (spec.max_attempts, retry::WINDOW, format!("{series}/{}", start.0))
         }
-        (Cause::Job { id }, _) => (grant.max_attempts, retry::JOB, format!("job/{id}")),
         (Cause::Event { id }, _) => {
             (EVENT_ATTEMPTS, retry::EVENT, format!("{}/{id}", unit.def.name))
         }
@@ -292,6 +313,10 @@ pub(super) fn beat(unit: &Unit, ran: &Ran) -> Beat {
     Beat {
         worker: unit.def.name.clone(),
         runs: 1,
+        errors: 0,
+        failing: 0,
+        last_success_at: Some(ran.finished_at),
+        last_error: None,
         last_started_at: ran.started_at,
         last_completed_at: ran.finished_at,
         latency: ran.latency,

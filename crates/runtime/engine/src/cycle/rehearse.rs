@@ -2,8 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use watchbell_core::port::{EventQuery, JobQuery, Target};
-use watchbell_core::{Cause, Cycle, CycleId, CycleInput, Fault, Host, Time, Token, Trigger, job};
+use watchbell_core::port::{EventQuery, JobFilter, JobQuery, JobRecord, Store, StoreError, Target};
+use watchbell_core::{
+    Cause, Cycle, CycleId, CycleInput, Fault, Host, QueueSpec, Time, Token, Trigger, job,
+};
 
 use super::{Report, Runner, Unit, catch_panic};
 use crate::host::{DryHost, Signals};
@@ -70,24 +72,12 @@ impl Runner {
                     None => return Ok(Err(Report::Idle { next: None })),
                 }
             }
-            Trigger::Queue { kinds, .. } => {
-                let mut found = None;
-                for kind in kinds {
-                    let query = JobQuery {
-                        kind: Some(kind.clone()),
-                        state: Some(job::State::Queued),
-                        limit: 1,
-                    };
-                    found = found.or(self.store.jobs(query).await?.pop());
+            Trigger::Queue(spec) => match next_job(&*self.store, spec, now).await? {
+                Some(j) => {
+                    (Cause::Job { id: j.id }, CycleInput::Job { kind: j.kind, payload: j.payload })
                 }
-                match found {
-                    Some(j) => (
-                        Cause::Job { id: j.id },
-                        CycleInput::Job { kind: j.kind, payload: j.payload },
-                    ),
-                    None => return Ok(Err(Report::Idle { next: None })),
-                }
-            }
+                None => return Ok(Err(Report::Idle { next: None })),
+            },
             Trigger::Every { .. } | Trigger::Cron(_) | Trigger::Stream | Trigger::Manual => {
                 (Cause::Manual, CycleInput::None)
             }
@@ -117,4 +107,27 @@ impl Runner {
         lines.extend(done.artifacts.iter().map(|a| format!("artifact {}", a.name)));
         Ok(Ok(Rehearsal { cause, lines, summary: done.summary, window: done.window }))
     }
+}
+
+/// Queued jobs of a kind that a dry run looks at, to find the one that is next.
+const LOOK_AT: u32 = 1_000;
+
+/// The job that a claim would begin with, as far as a look without a claim can tell: limits are
+/// not asked, and of a longer queue only the newest [`LOOK_AT`] of each kind are seen.
+async fn next_job(
+    store: &dyn Store,
+    spec: &QueueSpec,
+    now: Time,
+) -> Result<Option<JobRecord>, StoreError> {
+    let mut found = Vec::new();
+    for kind in &spec.kinds {
+        let filter = JobFilter {
+            kind: Some(kind.name.clone()),
+            state: Some(job::State::Queued),
+            ..JobFilter::default()
+        };
+        found.extend(store.jobs(JobQuery { filter, before: None, limit: LOOK_AT }).await?);
+    }
+    found.sort_by_key(|j| (j.run_at > now, std::cmp::Reverse(j.priority), j.run_at, j.id));
+    Ok(found.into_iter().next())
 }

@@ -8,12 +8,12 @@ use watchbell_core::gate::Gate;
 use watchbell_core::lifecycle::{Desired, State};
 use watchbell_core::port::{Outcome, StoreError};
 use watchbell_core::restart::Breaker;
-use watchbell_core::{CycleId, Millis, Time, Trigger, WorkerName, chain, retry};
+use watchbell_core::{CycleId, Effects, Millis, Time, Trigger, WorkerName, chain, retry};
 
 use super::{Message, Supervisor, Timer};
 use crate::cycle::{Intent, Ran, Report, catch_panic};
-use crate::effects::Effects;
 use crate::host::Signals;
+use crate::queue::{self, Span};
 use crate::recorder::Record;
 use crate::slot::Running;
 
@@ -122,16 +122,21 @@ impl Supervisor {
         self.recorder.put(Record::Blocked { worker, gate, at: now });
     }
 
-    /// Starts as many cycles of a worker as it wants and may have.
+    /// Starts what a worker wants and may have.
     pub(super) fn start(&mut self, i: usize, now: Time) {
         if self.slots[i].held_until.is_some_and(|at| at > now) {
             return;
         }
         self.slots[i].held_until = None;
-        while self.slots[i].wants() && self.slots[i].running.len() < self.slots[i].concurrency() {
+        while self.slots[i].wants() {
             if let Some(gate) = self.gate(i) {
+                self.slots[i].drain();
                 self.set_gate(i, Some(gate), now);
                 return;
+            }
+            if !self.slots[i].is_free() {
+                self.slots[i].wake();
+                break;
             }
             let Some(intent) = self.slots[i].next_intent() else { return };
             self.launch(i, intent, None, now);
@@ -165,11 +170,29 @@ impl Supervisor {
             (Arc::clone(&self.runner), Arc::clone(&slot.unit), self.outbox.clone());
         let (wanted, flags) = (intent.clone(), Arc::clone(&signals));
         let timed = matches!(intent, Intent::Tick { .. });
+        let by_hand = reply.is_some();
+        let consumer = if by_hand {
+            slot.consumer.as_ref().map(|control| Arc::new(control.beside()))
+        } else {
+            slot.consumer.clone()
+        };
         let task = tokio::spawn(async move {
+            let work = async {
+                let (Some(control), Trigger::Queue(spec)) = (consumer, &unit.def.trigger) else {
+                    return runner.attempt(&unit, wanted, flags).await;
+                };
+                // Whoever shares a lane lets the others in between.
+                let span = match &unit.def.lane {
+                    _ if by_hand => Span::Round(1),
+                    Some(_) => Span::Round(spec.concurrency),
+                    None => Span::Endless,
+                };
+                let (runner, unit) = (Arc::clone(&runner), Arc::clone(&unit));
+                queue::consume(runner, unit, spec, control, flags, span).await
+            };
             // The worker's own panic is caught inside; this one is for its `scope` and
-            // `first_window`, and for us.
-            let work = runner.attempt(&unit, wanted, flags);
-            // Boxed here, on the thread that runs it: the supervisor makes only a small task.
+            // `first_window`, and for us. Boxed here, on the thread that runs it: the supervisor
+            // makes only a small task.
             let report = catch_panic(Box::pin(work)).await.unwrap_or_else(|panic| {
                 let text = format!("the cycle panicked outside its run: {panic}");
                 Report::Broken(StoreError::Conflict(text))
@@ -184,6 +207,9 @@ impl Supervisor {
         let task = task.abort_handle();
         let limit = now + slot.unit.def.soft_timeout;
         slot.running.push(Running { run, intent, signals, task, since: now, reply });
+        if slot.is_queue() {
+            return; // its consumer sees to the limits and the leases of its jobs
+        }
         let endless = matches!(slot.unit.def.trigger, Trigger::Stream);
         if !slot.limit_timer && !endless {
             slot.limit_timer = true;
@@ -212,6 +238,11 @@ impl Supervisor {
         if self.slots[i].running.is_empty() {
             self.leave_lane_quietly(i);
         }
+        if self.slots[i].is_queue() && running.reply.is_none() {
+            // A consumer that drained and was then wanted again may not have heard of it.
+            let slot = &mut self.slots[i];
+            slot.poked |= slot.unit.def.lane.is_none() && slot.state == State::Running;
+        }
         let timed = matches!(running.intent, Intent::Tick { .. });
         let written = ledger.filter(|through| running.intent.first_due() <= Some(*through));
         let mut crashed = None;
@@ -219,12 +250,11 @@ impl Supervisor {
             Report::Ran(ran) => {
                 if let Some(beat) = ran.beat.take() {
                     self.slots[i].add_beat(beat);
-                    if !self.flush_armed {
-                        self.flush_armed = true;
-                        self.arm(now + self.options.beat_flush, Timer::Flush);
-                    }
+                    self.arm_flush(now);
                 }
-                self.log_end(i, ran);
+                if !self.slots[i].is_queue() {
+                    self.log_end(i, ran);
+                }
                 if ran.crashed {
                     crashed = ran.error.clone();
                 }
@@ -236,8 +266,16 @@ impl Supervisor {
                     // lease begins again.
                     self.slots[i].poked |= self.goes_on(i);
                 }
-                if self.slots[i].gate.is_some() {
-                    self.set_gate(i, None, now);
+                self.pass_gate(i, now);
+                self.found_something(i, now);
+                if matches!(self.slots[i].unit.def.trigger, Trigger::Stream)
+                    && ran.outcome == Outcome::Failed
+                    && !ran.crashed
+                {
+                    // The store let it down, and may do so again.
+                    let (n, name) = (self.slots[i].failures, &self.slots[i].unit.def.name);
+                    let pause = retry::EVENT.delay(n, name.as_str());
+                    self.hold(i, now + pause);
                 }
             }
             Report::Held { until, owner } => {
@@ -265,9 +303,7 @@ impl Supervisor {
                 if let Some(at) = next {
                     self.wake_at(i, *at);
                 }
-                if self.slots[i].gate.is_some() {
-                    self.set_gate(i, None, now);
-                }
+                self.pass_gate(i, now);
             }
             Report::Blocked { gates, next } => {
                 self.set_gate(i, gates.first().cloned(), now);
@@ -276,6 +312,9 @@ impl Supervisor {
                 }
             }
             Report::Broken(error) => {
+                if let Some(control) = &self.slots[i].consumer {
+                    control.suspect();
+                }
                 let slot = &mut self.slots[i];
                 slot.failures = slot.failures.saturating_add(1);
                 if slot.failures.is_power_of_two() {
@@ -313,9 +352,17 @@ impl Supervisor {
         }
         if self.slots[i].running.is_empty() {
             self.leave_lane(i, now);
+            if self.slots[i].state == State::Paused {
+                self.leave_standing(i, now);
+            }
         }
-        if !effects.is_empty() {
-            self.spread(&effects);
+        self.changed(&effects);
+    }
+
+    /// A cycle got past the gates that the store knows; what the node knows holds.
+    fn pass_gate(&mut self, i: usize, now: Time) {
+        if self.slots[i].gate.is_some() && self.slots[i].state == State::Running {
+            self.set_gate(i, None, now);
         }
     }
 
@@ -329,7 +376,7 @@ impl Supervisor {
     fn goes_on(&self, i: usize) -> bool {
         matches!(
             self.slots[i].unit.def.trigger,
-            Trigger::Window(_) | Trigger::On { .. } | Trigger::Queue { .. } | Trigger::Stream
+            Trigger::Window(_) | Trigger::On { .. } | Trigger::Queue(_) | Trigger::Stream
         )
     }
 
@@ -419,7 +466,8 @@ impl Supervisor {
         if self.leaving {
             return refuse(reply, vec![Gate::NotRunning { state: State::ShuttingDown }]);
         }
-        if let Some(running) = self.slots[i].running.first() {
+        let busy = |r: &&Running| !self.slots[i].is_queue() || r.reply.is_some();
+        if let Some(running) = self.slots[i].running.iter().find(busy) {
             let cycle = running.signals.grant().map_or(CycleId(0), |g| g.cycle);
             return refuse(reply, vec![Gate::StillRunning { cycle, since: running.since }]);
         }
@@ -433,7 +481,15 @@ impl Supervisor {
         self.launch(i, intent, Some(reply), now);
     }
 
-    /// Wakes whoever waits for what a commit changed.
+    /// This node changed something: wakes whoever waits for it, here and elsewhere.
+    pub(super) fn changed(&mut self, effects: &Effects) {
+        if !effects.is_empty() {
+            self.spread(effects);
+            self.runner.store.tell(effects);
+        }
+    }
+
+    /// Wakes whoever waits on this node for what a commit changed.
     pub(super) fn spread(&mut self, effects: &Effects) {
         let now = self.clock.now();
         let mut cleared = Vec::new();
@@ -443,16 +499,40 @@ impl Supervisor {
                 cleared.push(condition.name.clone());
             }
         }
+        if effects.desired || effects.everything {
+            self.look_at_desired();
+        }
+        if effects.everything {
+            self.look_at_conditions();
+        }
         for i in self.order.clone() {
             if self.slots[i].state != State::Running {
                 continue;
             }
-            let requires = &self.slots[i].unit.def.requires;
-            let changed = cleared.iter().any(|name| requires.contains(name));
+            if (effects.leases || effects.everything)
+                && matches!(self.slots[i].gate, Some(Gate::LeaseHeld { .. }))
+                && self.slots[i].held_until.take().is_some()
+            {
+                // Whose lease it waited for may have given it back.
+                self.slots[i].wake_at = None;
+                self.start(i, now);
+            }
+            let unit = Arc::clone(&self.slots[i].unit);
+            let changed = cleared.iter().any(|name| unit.def.requires.contains(name));
             if changed {
                 self.note_gate(i, now);
             }
-            if effects.wakes(&self.slots[i].unit.def.trigger) && !self.is_idle(i, effects, now) {
+            if let (Some(control), Trigger::Queue(spec)) =
+                (&self.slots[i].consumer, &unit.def.trigger)
+            {
+                if changed || effects.leases || effects.wakes(&unit.def.trigger) {
+                    let control = Arc::clone(control);
+                    self.poke(i, now);
+                    if queue::cancels(effects, &spec.kinds) {
+                        control.look_at_leases();
+                    }
+                }
+            } else if effects.wakes(&unit.def.trigger) && !self.is_idle(i, effects, now) {
                 self.poke(i, now);
             } else if changed {
                 self.start(i, now);
@@ -467,6 +547,7 @@ impl Supervisor {
             Trigger::Window(spec) => {
                 self.slots[i].idle_until.is_some_and(|at| at > now)
                     && !effects.series.contains(&spec.series)
+                    && !effects.everything
             }
             _ => false,
         }

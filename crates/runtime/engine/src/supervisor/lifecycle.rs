@@ -1,13 +1,15 @@
 //! A worker's life: what is wanted of it, the steps from what it is to that, and what a failure of
 //! the whole worker leads to.
 
+use std::sync::Arc;
+
 use watchbell_core::gate::Gate;
 use watchbell_core::lifecycle::{self, Desired, Event, State};
-use watchbell_core::port::{Outcome, Transition};
+use watchbell_core::port::{Outcome, Transition, WorkerRecord};
 use watchbell_core::restart::{self, Restart};
-use watchbell_core::{Time, WorkerName};
+use watchbell_core::{Effects, Millis, Time, WorkerName};
 
-use super::{Supervisor, Timer};
+use super::{Message, Supervisor, Timer};
 use crate::node::Action;
 use crate::recorder::Record;
 
@@ -99,6 +101,10 @@ impl Supervisor {
         };
         slot.state = to;
         slot.state_since = now;
+        // No two steps of a worker are on record for one instant: so the store knows a step that it
+        // is told twice, and their order is in their times.
+        slot.stepped_at = now.max(slot.stepped_at + Millis(1));
+        let at = slot.stepped_at;
         let name = slot.unit.def.name.clone();
         if matches!(to, State::Failed) {
             tracing::error!(worker.name = %name, "{name}: {from} -> {to}: {reason}");
@@ -110,7 +116,7 @@ impl Supervisor {
             from,
             to,
             reason: reason.to_owned(),
-            at: now,
+            at,
             session: self.runner.session.clone(),
         }));
         match to {
@@ -130,7 +136,13 @@ impl Supervisor {
                     }
                 }
             }
-            State::Paused => self.slots[i].disarm(),
+            State::Paused => {
+                self.slots[i].disarm();
+                self.slots[i].drain();
+                if self.slots[i].running.is_empty() {
+                    self.leave_standing(i, now);
+                }
+            }
             State::ShuttingDown => {
                 self.slots[i].disarm();
                 self.end_cycles(i, now);
@@ -138,7 +150,10 @@ impl Supervisor {
                     self.stopped(i);
                 }
             }
-            State::Failed => self.slots[i].disarm(),
+            State::Failed => {
+                self.slots[i].disarm();
+                self.leave_standing(i, now);
+            }
             State::Stopped | State::Initializing | State::Restarting | State::Unavailable => {}
         }
     }
@@ -152,18 +167,80 @@ impl Supervisor {
         for running in &slot.running {
             running.signals.cancel();
         }
-        let deadline = now + self.options.stop_grace;
+        // A consumer has a grace of its own for its jobs, and one for telling the store.
+        let more = if slot.is_queue() { self.options.abort_grace * 2 } else { Millis::ZERO };
+        let deadline = now + self.options.stop_grace + more;
         slot.stop_deadline = Some(deadline);
         self.arm(deadline, Timer::StopDeadline(i));
     }
 
-    /// Its standing lease stays, if it is a quiet worker: that belongs to the node and not to one
-    /// run of the worker. It is renewed with the others until the session ends, so forgetting it
-    /// would only bar the worker's own next start.
     pub(super) fn stopped(&mut self, i: usize) {
         self.slots[i].stop_deadline = None;
+        self.leave_standing(i, self.clock.now());
+        // Another node may have waited for whatever lease its last cycle had.
+        self.recorder.put(Record::Tell(Effects { leases: true, ..Effects::default() }));
         self.step(i, Event::Stopped, "stopped");
         self.reconcile_all();
+    }
+
+    /// Gives the standing lease of a quiet worker back that does not run here any more.
+    pub(super) fn leave_standing(&mut self, i: usize, now: Time) {
+        let Some(token) = self.slots[i].unit.leave_standing() else { return };
+        let worker = self.slots[i].unit.def.name.clone();
+        let session = self.runner.session.clone();
+        self.recorder.put(Record::Release { worker, session, token, at: now });
+    }
+
+    /// Reads what operators of other nodes want, in the background.
+    pub(super) fn look_at_desired(&mut self) {
+        let (store, outbox) = (Arc::clone(&self.runner.store), self.outbox.clone());
+        tokio::spawn(async move {
+            match store.workers().await {
+                // An error means that the supervisor is gone, and the node with it.
+                Ok(records) => drop(outbox.send(Message::Desired(records))),
+                Err(e) => tracing::warn!(
+                    "cannot read what is wanted of the workers: {}",
+                    watchbell_core::chain(&e)
+                ),
+            }
+        });
+    }
+
+    /// Takes over what an operator of another node has asked for since this node heard of it.
+    pub(super) fn adopt_desired(&mut self, records: Vec<WorkerRecord>) {
+        let now = self.clock.now();
+        for record in records {
+            let Some(&i) = self.by_name.get(&record.name) else { continue };
+            let slot = &mut self.slots[i];
+            if record.desired_at <= slot.desired_at || self.leaving {
+                continue;
+            }
+            slot.desired_at = record.desired_at;
+            slot.desired_by = record.desired_by;
+            if slot.desired != record.desired {
+                slot.desired = record.desired;
+                self.reconcile(i);
+                self.note_gate(i, now);
+            }
+        }
+    }
+
+    /// Reads the conditions that other nodes have set, in the background.
+    pub(super) fn look_at_conditions(&mut self) {
+        let (store, outbox) = (Arc::clone(&self.runner.store), self.outbox.clone());
+        tokio::spawn(async move {
+            match store.conditions().await {
+                Ok(all) => {
+                    let conditions = all.into_iter().map(|(c, _)| c).collect();
+                    let effects = Effects { conditions, ..Effects::default() };
+                    // An error means that the supervisor is gone, and the node with it.
+                    drop(outbox.send(Message::Told(effects)));
+                }
+                Err(e) => {
+                    tracing::warn!("cannot read the conditions: {}", watchbell_core::chain(&e));
+                }
+            }
+        });
     }
 
     pub(super) fn stop_deadline(&mut self, i: usize, now: Time) {
@@ -267,6 +344,7 @@ impl Supervisor {
         slot.active = true;
         slot.desired = desired;
         slot.desired_by = Some(by.to_owned());
+        slot.desired_at = Some(now);
         self.recorder.put(Record::Desired {
             worker: worker.clone(),
             desired,

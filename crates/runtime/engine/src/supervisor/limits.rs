@@ -11,7 +11,7 @@ use watchbell_core::{Fault, Ledger, Time, WorkerName, chain, schedule};
 use super::{Message, Supervisor, Timer};
 use crate::cycle::{Report, verdict};
 use crate::recorder::Record;
-use crate::slot::Running;
+use crate::slot::{Running, Slot};
 
 impl Supervisor {
     pub(super) fn check_limits(&mut self, i: usize, now: Time) {
@@ -95,7 +95,7 @@ impl Supervisor {
             return;
         };
         let slot = &self.slots[i];
-        slot.unit.set_standing(None);
+        slot.unit.forget_standing();
         let fault = match outcome {
             Outcome::Cancelled => Fault::Cancelled,
             _ => Fault::transient(why),
@@ -131,14 +131,15 @@ impl Supervisor {
 
     pub(super) fn renew(&mut self, now: Time) {
         self.renew_armed = false;
-        let held = self.slots.iter().any(|s| !s.running.is_empty() || s.unit.has_standing());
+        let runs = |s: &Slot| !s.is_queue() && !s.running.is_empty();
+        let held = self.slots.iter().any(|s| runs(s) || s.unit.has_standing());
         if !held {
             return; // nothing to keep: an idle node writes nothing
         }
         self.renew_armed = true;
         self.arm(now + self.options.lease_renew, Timer::Renew);
         let (store, outbox) = (Arc::clone(&self.runner.store), self.outbox.clone());
-        let (session, ttl) = (self.runner.session.clone(), self.runner.lease_ttl);
+        let (session, ttl) = (self.runner.session.clone(), self.options.lease_ttl);
         tokio::spawn(async move {
             let result = store.renew(&session, ttl, now).await;
             // An error means that the supervisor is gone, and the node with it.
@@ -160,7 +161,7 @@ impl Supervisor {
             }
             Err(error) => {
                 tracing::warn!("cannot renew leases: {}", chain(&error));
-                if now - self.renewed_at < self.runner.lease_ttl - self.options.lease_renew {
+                if now < self.runner.trust(self.renewed_at) {
                     return;
                 }
                 Vec::new()
@@ -170,13 +171,16 @@ impl Supervisor {
         for slot in &self.slots {
             let name = &slot.unit.def.name;
             if kept.contains(name) {
+                for running in &slot.running {
+                    running.signals.trust(self.runner.trust(asked));
+                }
                 continue;
             }
             if slot.unit.def.ledger == Ledger::Quiet && slot.unit.has_standing() {
-                slot.unit.set_standing(None);
+                slot.unit.forget_standing();
             }
             for running in slot.running.iter().filter(|r| {
-                let older = |g: &Grant| g.expires_at - self.runner.lease_ttl < asked;
+                let older = |g: &Grant| g.expires_at - self.options.lease_ttl < asked;
                 r.signals.grant().is_some_and(older) && !r.signals.is_ending()
             }) {
                 tracing::warn!(worker.name = %name, "{name} lost its lease: asked to stop");

@@ -9,6 +9,7 @@
 mod cycles;
 mod lifecycle;
 mod limits;
+mod listening;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -18,13 +19,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use watchbell_clock::Clock;
 use watchbell_core::lifecycle::Event;
-use watchbell_core::port::StoreError;
+use watchbell_core::port::{StoreError, WorkerRecord};
 use watchbell_core::restart::Storm;
-use watchbell_core::{Condition, Time, WorkerName};
+use watchbell_core::{Condition, Effects, Millis, Time, WorkerName};
 
 use crate::cycle::{Intent, Report, Runner};
-use crate::effects::Effects;
 use crate::node::{Action, Options, RunningView, WorkerView};
+use crate::queue::Control;
 use crate::recorder::{Record, Recorder};
 use crate::slot::Slot;
 
@@ -35,6 +36,7 @@ const BURST: usize = 256;
 const STREAK: usize = 64;
 
 /// What the supervisor is told.
+#[derive(Debug)]
 pub(crate) enum Message {
     /// A cycle ended, or none came of it. `ledger` is the newest due instant in the ledger, for a
     /// tick that could not be claimed.
@@ -44,7 +46,14 @@ pub(crate) enum Message {
         report: Report,
         ledger: Option<Time>,
     },
+    /// Something was changed on this node, outside its cycles.
     Effects(Effects),
+    /// Something was changed on another node.
+    Told(Effects),
+    /// What is stored of the workers, for their desired states.
+    Desired(Vec<WorkerRecord>),
+    /// A consumer has a heartbeat to flush.
+    Beating,
     Act {
         worker: WorkerName,
         action: Action,
@@ -75,6 +84,7 @@ enum Timer {
     Renew,
     Flush,
     Reap,
+    Poll,
 }
 
 pub(crate) struct Supervisor {
@@ -102,6 +112,12 @@ pub(crate) struct Supervisor {
     flush_armed: bool,
     renewed_at: Time,
     leaving: bool,
+    /// The pause between two looks for what other nodes changed, while they are not heard.
+    poll: Millis,
+    /// When the next look is; a timer of another instant does not count.
+    poll_at: Option<Time>,
+    /// The slot that looks next.
+    poll_next: usize,
     /// A pass over all workers is under way, or asked for while one is.
     reconciling: bool,
     reconcile_due: bool,
@@ -116,11 +132,14 @@ impl Supervisor {
         inbox: mpsc::UnboundedReceiver<Message>,
         outbox: mpsc::UnboundedSender<Message>,
         effects: mpsc::UnboundedReceiver<Effects>,
-        slots: Vec<Slot>,
+        mut slots: Vec<Slot>,
         order: Vec<usize>,
         conditions: BTreeMap<String, Condition>,
     ) -> Self {
         let by_name = slots.iter().enumerate().map(|(i, s)| (s.unit.def.name.clone(), i)).collect();
+        for slot in slots.iter_mut().filter(|s| s.is_queue()) {
+            slot.consumer = Some(Arc::new(Control::of(outbox.clone())));
+        }
         let mut dependents = vec![Vec::new(); slots.len()];
         for &i in &order {
             for &(need, _) in &slots[i].needs {
@@ -151,6 +170,9 @@ impl Supervisor {
             flush_armed: false,
             renewed_at,
             leaving: false,
+            poll: listening::POLL.0,
+            poll_at: None,
+            poll_next: 0,
             reconciling: false,
             reconcile_due: false,
         }
@@ -164,6 +186,8 @@ impl Supervisor {
             }
         }
         self.reconcile_all();
+        let ears = listening::listen(Arc::clone(&self.runner.store), self.outbox.clone());
+        self.arm_poll(self.clock.now());
         let mut batch = Vec::new();
         let gone = |s: &Slot| !s.state.is_alive() && s.running.is_empty();
         while !(self.leaving && self.slots.iter().all(gone)) {
@@ -179,7 +203,7 @@ impl Supervisor {
                         self.receive(message);
                     }
                 }
-                Some(effects) = self.effects.recv() => self.spread(&effects),
+                Some(effects) = self.effects.recv() => self.changed(&effects),
                 () = clock.sleep_until(next) => {}
             }
             // What is due at one moment starts before the reports of what has just started are
@@ -192,8 +216,15 @@ impl Supervisor {
                 tokio::task::yield_now().await;
             }
         }
+        drop(ears);
         self.flush_beats();
-        self.recorder.flush().await;
+        let patience = self.options.stop_grace;
+        if self.clock.timeout(patience, self.recorder.flush()).await.is_err() {
+            tracing::error!(
+                "the store did not take the last records of this node within {patience}: they are \
+                 lost"
+            );
+        }
     }
 
     /// Does what is due, at most [`BURST`] ticks of it. Returns whether more is due.
@@ -223,12 +254,17 @@ impl Supervisor {
                     self.stop_deadline(i, now);
                 }
                 Timer::Reap => self.reap(at),
+                Timer::Poll if self.poll_at == Some(at) => self.poll(now),
                 Timer::Renew => self.renew(now),
                 Timer::Flush => {
                     self.flush_armed = false;
                     self.flush_beats();
                 }
-                Timer::Due(_) | Timer::Wake(_) | Timer::Retry(_) | Timer::StopDeadline(_) => {}
+                Timer::Due(_)
+                | Timer::Wake(_)
+                | Timer::Retry(_)
+                | Timer::StopDeadline(_)
+                | Timer::Poll => {}
             }
         }
         // The calendar is asked only after these ticks have started.
@@ -263,7 +299,10 @@ impl Supervisor {
             Message::Finished { slot, run, report, ledger } => {
                 self.finished(slot, run, report, ledger, now);
             }
-            Message::Effects(effects) => self.spread(&effects),
+            Message::Effects(effects) => self.changed(&effects),
+            Message::Told(effects) => self.spread(&effects),
+            Message::Desired(records) => self.adopt_desired(records),
+            Message::Beating => self.arm_flush(now),
             Message::Act { worker, action, by, reply } => {
                 let result = self.act(&worker, action, &by, now);
                 // Whoever asked may have stopped waiting.
@@ -287,8 +326,15 @@ impl Supervisor {
         }
     }
 
+    fn arm_flush(&mut self, now: Time) {
+        if !self.flush_armed {
+            self.flush_armed = true;
+            self.arm(now + self.options.beat_flush, Timer::Flush);
+        }
+    }
+
     fn flush_beats(&mut self) {
-        let beats: Vec<_> = self.slots.iter_mut().filter_map(|s| s.beat.take()).collect();
+        let beats: Vec<_> = self.slots.iter_mut().filter_map(Slot::take_beat).collect();
         if !beats.is_empty() {
             self.recorder.put(Record::Beats(beats));
         }
@@ -305,16 +351,19 @@ impl Supervisor {
                 next_due: slot.upcoming.map(|(due, _)| due),
                 wake_at: slot.wake_at.filter(|at| *at > now),
                 gate: self.gate(i).or_else(|| slot.gate.clone()),
-                running: slot
-                    .running
-                    .iter()
-                    // Without a grant it only looks whether there is something to run.
-                    .filter_map(|r| {
-                        let cycle = r.signals.grant()?.cycle;
-                        Some(RunningView { cycle, since: r.since, progress: r.signals.progress() })
-                    })
-                    .collect(),
+                running: running(slot),
             })
             .collect()
     }
+}
+
+/// The cycles and jobs of a worker in flight. Without a grant, one only looks whether there is
+/// something to run.
+fn running(slot: &Slot) -> Vec<RunningView> {
+    let cycles = slot.running.iter().filter_map(|r| {
+        let cycle = r.signals.grant()?.cycle;
+        Some(RunningView { cycle, job: None, since: r.since, progress: r.signals.progress() })
+    });
+    let jobs = slot.consumer.iter().flat_map(|control| control.running());
+    cycles.chain(jobs).collect()
 }

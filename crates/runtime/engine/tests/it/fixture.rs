@@ -8,12 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 use watchbell_clock::Clock;
+use watchbell_core::job::Kind;
 use watchbell_core::lifecycle::Desired;
-use watchbell_core::port::{EventQuery, SessionRecord, Store, WindowQuery, WorkerRecord};
+use watchbell_core::port::{
+    EventQuery, Hearing, JobRecord, Queue as _, SessionRecord, Store, WindowQuery, WorkerRecord,
+};
 use watchbell_core::{
     BoxError, BoxFuture, Cause, Commit, Cover, Cycle, CycleInput, Definition, Done, Fault, Millis,
-    NewEvent, NewJob, SessionId, Statement, Time, Trigger, WindowHashes, WindowInput, WindowSpec,
-    Worker, WorkerName, values,
+    NewEvent, NewJob, QueueSpec, SessionId, Statement, Time, Trigger, WindowHashes, WindowInput,
+    WindowSpec, Worker, WorkerName, values,
 };
 use watchbell_db::{Database, Line, Migration, Options as DbOptions, Synchronous};
 use watchbell_engine::{Action, Effects, Handle, Node, Options, WorkerView};
@@ -59,6 +62,16 @@ pub(crate) fn series(name: &str) -> WindowSpec {
     }
 }
 
+/// Jobs of kind `k`.
+pub(crate) fn queue(concurrency: u32, prefetch: u32) -> Trigger {
+    Trigger::Queue(QueueSpec { kinds: vec![Kind::new("k")], concurrency, prefetch })
+}
+
+/// A job of kind `k` with a number as its payload.
+pub(crate) fn job(n: i64) -> NewJob {
+    NewJob::new("k", serde_json::json!(n))
+}
+
 /// What a cycle does.
 #[derive(Debug, Clone)]
 pub(crate) enum Act {
@@ -86,6 +99,8 @@ pub(crate) enum Act {
     Steps(usize, Box<Act>),
     /// Publishes an artifact of this name, and a note.
     Artifact(&'static str),
+    /// Says how far it is, then acts.
+    Progress(f64, Box<Act>),
 }
 
 impl Act {
@@ -212,6 +227,10 @@ impl Scripted {
                     }
                     self.act(*then, cycle).await
                 }
+                Act::Progress(percent, then) => {
+                    cycle.progress(percent, "so far");
+                    self.act(*then, cycle).await
+                }
                 Act::Artifact(name) => {
                     let staged = cycle.host.stage()?;
                     std::fs::write(staged.join("model.bin"), "weights")?;
@@ -257,6 +276,7 @@ impl Worker for Scripted {
 pub(crate) struct Boot {
     pub(crate) node: Node,
     pub(crate) handle: Handle,
+    pub(crate) store: Arc<Watched>,
 }
 
 /// A store, a clock, and the workers of a test.
@@ -269,6 +289,8 @@ pub(crate) struct World {
     pub(crate) options: RefCell<Options>,
     journal: Arc<Journal>,
     boots: Cell<u32>,
+    /// How nodes that share the store hear each other.
+    pub(crate) hearing: Cell<Hearing>,
 }
 
 impl World {
@@ -281,7 +303,7 @@ impl World {
         let db = Database::open(&options).expect("a new database");
         db.migrate(&[watchbell_store::LINE, NOTES], T0).await.expect("migrations apply");
         let flight = Arc::new(Flight::default());
-        let store = Watched { inner: SqlStore::new(db.clone()), flight: Arc::clone(&flight) };
+        let store = Watched::new(SqlStore::new(db.clone()), Arc::clone(&flight));
         Self {
             db,
             store: Arc::new(store),
@@ -291,6 +313,7 @@ impl World {
             flight,
             dir,
             boots: Cell::new(0),
+            hearing: Cell::new(Hearing::Listening),
         }
     }
 
@@ -319,13 +342,15 @@ impl World {
         let workers =
             workers.iter().map(|w| (w.define(), Arc::clone(w) as Arc<dyn Worker>)).collect();
         let options = self.options.borrow().clone();
-        let store: Arc<dyn Store> = Arc::clone(&self.store) as _;
-        let node = Node::start(store, self.clock.clone(), session, workers, options)
-            .await
-            .expect("the node starts");
+        let hearing = if options.exclusive { Hearing::Alone } else { self.hearing.get() };
+        let store = Arc::new(self.store.node(hearing));
+        let node =
+            Node::start(Arc::clone(&store) as _, self.clock.clone(), session, workers, options)
+                .await
+                .expect("the node starts");
         let handle = node.handle();
         self.settle().await;
-        Boot { node, handle }
+        Boot { node, handle, store }
     }
 
     /// Stops a node, moving the clock as far as its graces ask for.
@@ -427,7 +452,16 @@ impl World {
         let ids = self.store.enqueue(vec![job], self.clock.now()).await.expect("enqueued");
         boot.handle.wake(Effects { jobs: [kind].into(), ..Effects::default() });
         self.settle().await;
-        ids[0].expect("no unique key")
+        ids[0].id().expect("no unique key")
+    }
+
+    /// Adds jobs of kind `k` with these numbers, all at once.
+    pub(crate) async fn enqueue_all(&self, boot: &Boot, numbers: std::ops::Range<i64>) -> Vec<i64> {
+        let jobs = numbers.map(job).collect();
+        let ids = self.store.enqueue(jobs, self.clock.now()).await.expect("enqueued");
+        boot.handle.wake(Effects { jobs: ["k".to_owned()].into(), ..Effects::default() });
+        self.settle().await;
+        ids.into_iter().filter_map(|e| e.id()).collect()
     }
 
     // ---- facts ----------------------------------------------------------------------------
@@ -497,6 +531,22 @@ impl World {
         let query = EventQuery { after: Some(0), kinds: vec![kind.into()], limit: 10_000 };
         let all = self.store.events(query).await.expect("events");
         all.into_iter().map(|e| e.key).collect()
+    }
+
+    pub(crate) async fn job(&self, id: i64) -> JobRecord {
+        self.store.job(id).await.expect("jobs").expect("a known job")
+    }
+
+    /// What is stored of a job: `queued 1` is its state and the attempts that counted.
+    pub(crate) async fn state(&self, id: i64) -> String {
+        let job = self.job(id).await;
+        format!("{} {}", job.state, job.attempts)
+    }
+
+    /// Attempts of a job that did not succeed, oldest first: `failed cancelled`.
+    pub(crate) async fn attempts(&self, id: i64) -> String {
+        let all = self.store.attempts(id).await.expect("attempts");
+        all.iter().map(|a| a.outcome.as_str()).collect::<Vec<_>>().join(" ")
     }
 
     /// Every row of every table.

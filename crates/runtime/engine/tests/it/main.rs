@@ -3,7 +3,9 @@
 mod fixture;
 mod leases;
 mod lifecycle;
+mod nodes;
 mod publishing;
+mod queue;
 mod reactive;
 mod storm;
 mod ticks;

@@ -93,7 +93,7 @@ async fn records_of_the_supervisor_outlast_a_failing_store() {
 async fn run_once_takes_the_same_path_without_a_node() {
     let w = World::new().await;
     let a = w.worker("a", every(60));
-    let unit = Unit::new(a.define(), std::sync::Arc::clone(&a) as _);
+    let unit = std::sync::Arc::new(Unit::new(a.define(), a.clone() as _));
     let store: std::sync::Arc<dyn Store> = std::sync::Arc::clone(&w.store) as _;
     let options = w.options.borrow().clone();
     let report =

@@ -1,22 +1,13 @@
-//! Events, jobs and conditions.
+//! Events and conditions.
 
-use watchbell_core::job::State;
-use watchbell_core::port::{ClaimRequest, Store, Target};
-use watchbell_core::{Commit, Condition, Definition, Millis, NewJob, Trigger};
+use watchbell_core::port::Store;
+use watchbell_core::{Commit, Condition, Definition, Trigger};
 use watchbell_engine::Action;
 
-use crate::fixture::{Act, World, at, every, session};
+use crate::fixture::{Act, World, at, every};
 
 fn on(kinds: &[&str]) -> Trigger {
     Trigger::On { kinds: kinds.iter().map(|k| (*k).to_owned()).collect() }
-}
-
-fn queue(concurrency: u32) -> Trigger {
-    Trigger::Queue { kinds: vec!["k".into()], concurrency }
-}
-
-fn job(n: i64) -> NewJob {
-    NewJob::new("k", serde_json::json!(n))
 }
 
 #[tokio::test]
@@ -94,112 +85,6 @@ async fn an_event_in_a_commit_wakes_its_subscriber_and_waits_while_it_is_down() 
     assert_eq!(w.journal(), "source+ source- source+ source-");
     w.act(&boot, &a, Action::Start).await;
     assert_eq!(w.journal(), "a+x a- a+x a-");
-    w.down(boot).await;
-}
-
-#[tokio::test]
-async fn jobs_run_by_priority_and_at_most_so_many_at_once() {
-    let w = World::new().await;
-    let a = w.worker("a", queue(2));
-    a.always(Act::held());
-    let boot = w.boot(&[&a]).await;
-    w.act(&boot, &a, Action::Pause).await;
-    for (n, priority) in [(1, 0), (2, 5), (3, 0), (4, 9)] {
-        w.enqueue(&boot, NewJob { priority, ..job(n) }).await;
-    }
-    w.enqueue(&boot, NewJob { run_at: Some(at(50)), ..job(5) }).await;
-    w.act(&boot, &a, Action::Resume).await;
-    assert_eq!(w.journal(), "a+4 a+2");
-    a.release();
-    w.settle().await;
-    a.release();
-    w.settle().await;
-    assert_eq!(w.journal(), "a- a+1 a- a+3");
-    for _ in 0..3 {
-        a.release();
-    }
-    w.settle().await;
-    assert_eq!(w.journal(), "a- a-");
-    w.run_to(50).await;
-    assert_eq!(w.journal(), "a+5 a-", "a job waits for its time");
-    w.down(boot).await;
-}
-
-#[tokio::test]
-async fn a_failing_job_is_retried_and_given_up() {
-    let w = World::new().await;
-    let a = w.worker("a", queue(1));
-    let boot = w.boot(&[&a]).await;
-    a.script([Act::Fail, Act::Snooze(30), Act::Fail]);
-    let id = w.enqueue(&boot, NewJob { max_attempts: 2, ..job(1) }).await;
-    let stored = w.store.job(id).await.unwrap().unwrap();
-    assert_eq!((stored.state, stored.attempts), (State::Queued, 1));
-    w.run_to(100).await;
-    let stored = w.store.job(id).await.unwrap().unwrap();
-    assert_eq!((stored.state, stored.attempts), (State::Failed, 2), "a snooze spends none");
-    assert_eq!(w.events("job.dead").await, [id.to_string()]);
-    assert_eq!(w.cycles(&a).await, ["job failed", "job snoozed", "job failed"]);
-    w.down(boot).await;
-}
-
-#[tokio::test]
-async fn a_job_that_always_runs_too_long_is_given_up() {
-    let w = World::new().await;
-    let (soft, hard) = (Millis::from_secs(10), Millis::from_secs(20));
-    let a = w.define(Definition::new("a", queue(2)).timeouts(soft, hard));
-    a.always(Act::Deaf);
-    let boot = w.boot(&[&a]).await;
-    let id = w.enqueue(&boot, NewJob { max_attempts: 2, ..job(1) }).await;
-    w.run_to(600).await;
-    let stored = w.store.job(id).await.unwrap().unwrap();
-    assert_eq!((stored.state, stored.attempts), (State::Failed, 2));
-    assert_eq!(w.cycles(&a).await, ["job timed_out", "job timed_out"]);
-    w.down(boot).await;
-}
-
-#[tokio::test]
-async fn a_crash_of_one_job_gives_the_others_back() {
-    let w = World::new().await;
-    let a = w.worker("a", queue(2));
-    a.script([Act::UntilCancelled, Act::Panic]);
-    let boot = w.boot(&[&a]).await;
-    let first = w.enqueue(&boot, job(1)).await;
-    let second = w.enqueue(&boot, job(2)).await;
-    assert_eq!(w.cycles(&a).await, ["job cancelled", "job failed"]);
-    let attempts = |j: Option<watchbell_core::port::JobRecord>| j.unwrap().attempts;
-    assert_eq!(attempts(w.store.job(first).await.unwrap()), 0);
-    assert_eq!(attempts(w.store.job(second).await.unwrap()), 1);
-    w.run_to(60).await;
-    assert_eq!(w.notes().await, ["a job", "a job"]);
-    assert_eq!(w.life(&a).await, "INITIALIZING RUNNING FAILED RESTARTING INITIALIZING RUNNING");
-    w.down(boot).await;
-}
-
-#[tokio::test]
-async fn the_job_of_a_dead_holder_is_reclaimed() {
-    let w = World::new().await;
-    let a = w.worker("a", queue(1));
-    let boot = w.boot(&[&a]).await;
-    w.act(&boot, &a, Action::Pause).await;
-    let id = w.enqueue(&boot, job(1)).await;
-    // Another node takes the job, and is never heard of again.
-    let request = ClaimRequest {
-        worker: a.name().clone(),
-        session: session("elsewhere", at(0)).id,
-        now: at(0),
-        ttl: Millis::from_secs(30),
-        target: Target::Job { kinds: vec!["k".into()] },
-        passed: Vec::new(),
-    };
-    w.store.claim(request).await.unwrap();
-    w.act(&boot, &a, Action::Resume).await;
-    w.run_to(29).await;
-    assert_eq!(w.journal(), "");
-    w.run_to(30).await;
-    assert_eq!(w.journal(), "a+1 a-");
-    let stored = w.store.job(id).await.unwrap().unwrap();
-    assert_eq!((stored.state, stored.reclaims, stored.attempts), (State::Succeeded, 1, 1));
-    assert_eq!(w.cycles(&a).await, ["job lost", "job succeeded"]);
     w.down(boot).await;
 }
 

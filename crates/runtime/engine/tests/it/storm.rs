@@ -1,14 +1,16 @@
 //! Random operators, faults, clocks and boots, from a seed; then the store is audited.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use watchbell_core::job::State as Job;
 use watchbell_core::lifecycle::{self, Event, State};
-use watchbell_core::port::{Outcome, Store, WindowQuery};
-use watchbell_core::{Definition, Ledger, Millis, Missed, NewJob, Time, Trigger, WindowInput};
+use watchbell_core::port::{JobQuery, Outcome, Queue as _, Store, WindowQuery};
+use watchbell_core::{Definition, Ledger, Millis, Missed, Time, Trigger, WindowInput};
 use watchbell_engine::Action;
 
-use crate::fixture::{Act, Boot, Scripted, World, at, every, secs, series};
+use crate::fixture::{Act, Boot, Scripted, World, at, every, queue, secs, series};
 use crate::watched::At;
 
 /// With a seed of one's own: the story, to read beside the failure.
@@ -37,6 +39,8 @@ impl Dice {
 }
 
 struct Cast {
+    next_job: Cell<i64>,
+    jobs: Arc<Scripted>,
     all: Vec<Arc<Scripted>>,
     timed: Vec<(Arc<Scripted>, i64)>,
 }
@@ -62,14 +66,13 @@ fn cast(w: &World) -> Cast {
     long.length = Millis::from_secs(120);
     long.inputs = vec![WindowInput::Window { series: "minute".into() }];
     let two = w.worker("two", Trigger::Window(long));
-    let jobs = w.define(
-        Definition::new("jobs", Trigger::Queue { kinds: vec!["k".into()], concurrency: 2 })
-            .timeouts(limits.0, limits.1),
-    );
+    let jobs = w.define(Definition::new("jobs", queue(2, 1)).timeouts(limits.0, limits.1));
     let on = w.worker("on", Trigger::On { kinds: vec!["window.completed".into(), "x".into()] });
     let stream = w.worker("stream", Trigger::Stream);
     stream.always(Act::UntilCancelled);
     Cast {
+        next_job: Cell::new(0),
+        jobs: Arc::clone(&jobs),
         timed: vec![
             (latest.clone(), 10),
             (skip.clone(), 7),
@@ -107,11 +110,24 @@ async fn one_move(w: &World, cast: &Cast, boot: Boot, dice: &mut Dice) -> Boot {
             worker.script([act]);
         }
         9 => {
-            let methods = ["claim", "publish", "renew", "transition", "burn", "record_passed"];
+            let methods = [
+                "claim",
+                "publish",
+                "renew",
+                "transition",
+                "burn",
+                "record_passed",
+                "claim_jobs",
+                "finish_jobs",
+                "release_jobs",
+                "renew_jobs",
+                "beat",
+                "release",
+            ];
             let method = dice.pick(&methods);
-            // The history of states is not protected against an answer that got lost.
+            // Counts of heartbeats are not protected against an answer that got lost.
             let when = match method {
-                "transition" => At::Before,
+                "beat" => At::Before,
                 _ => dice.pick(&[At::Before, At::After]),
             };
             let times = 1 + dice.below(3) as u32;
@@ -119,7 +135,11 @@ async fn one_move(w: &World, cast: &Cast, boot: Boot, dice: &mut Dice) -> Boot {
             w.flight.fail(method, times, when);
         }
         10 => {
-            w.enqueue(&boot, NewJob::new("k", serde_json::json!(1))).await;
+            let first = cast.next_job.get();
+            let next = first + 1 + dice.below(6) as i64;
+            cast.next_job.set(next);
+            tell(w, &format!("jobs {first} to {next}"));
+            w.enqueue_all(&boot, first..next).await;
         }
         11 => {
             w.emit(&boot, "x").await;
@@ -161,6 +181,7 @@ async fn play(seed: u64, moves: u32) {
     }
     w.down(boot).await;
     audit(&w, &cast, seed).await;
+    audit_jobs(&w, &cast, seed).await;
 }
 
 async fn audit(w: &World, cast: &Cast, seed: u64) {
@@ -221,6 +242,28 @@ async fn audit(w: &World, cast: &Cast, seed: u64) {
         // Steps publish notes of their own, so a complete window has one at least.
         assert!(notes.len() >= complete, "seed {seed}: {name} has complete windows without rows");
     }
+}
+
+/// No job is lost, none is still held, and each that succeeded with a row published it once.
+async fn audit_jobs(w: &World, cast: &Cast, seed: u64) {
+    let query = JobQuery { limit: u32::MAX, ..JobQuery::default() };
+    let jobs = w.store.jobs(query).await.unwrap();
+    assert_eq!(jobs.len() as i64, cast.next_job.get(), "seed {seed}");
+    for job in &jobs {
+        assert_ne!(job.state, Job::Running, "seed {seed}: {job:?}");
+        assert!(job.attempts <= job.max_attempts, "seed {seed}: {job:?}");
+        assert!(job.holder.is_none(), "seed {seed}: {job:?}");
+        assert!(job.reclaims <= 2, "seed {seed}: nobody died: {job:?}");
+    }
+    let succeeded = jobs.iter().filter(|j| j.state == Job::Succeeded && j.result.is_some());
+    let wrote = succeeded.filter(|j| j.result.as_ref().is_some_and(|r| r["note"] == 1)).count();
+    let notes = w.notes().await.iter().filter(|n| *n == "jobs job").count();
+    // Steps publish notes of their own.
+    assert!(notes >= wrote, "seed {seed}: {notes} rows of {wrote} jobs");
+    let dead = jobs.iter().filter(|j| j.state == Job::Failed).count();
+    assert!(w.events("job.dead").await.len() <= dead, "seed {seed}");
+    let begun = w.record(&cast.jobs).await.total_runs;
+    assert!(begun >= (wrote + dead) as i64, "seed {seed}: {begun} cycles");
 }
 
 fn seeds() -> std::ops::Range<u64> {

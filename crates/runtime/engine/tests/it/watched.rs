@@ -1,22 +1,25 @@
 //! A store that counts what is asked of it, knows when nothing is under way, and fails on request.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use watchbell_core::commit::Condition;
 use watchbell_core::gate::Gate;
 use watchbell_core::lifecycle::Desired;
 use watchbell_core::port::{
-    ArtifactRecord, BackfillRecord, Beat, Claim, ClaimRequest, CycleRecord, DeadLetter, EventQuery,
-    Frontier, JobQuery, JobRecord, OccurrenceRecord, Pruned, Publication, Recovered, Registration,
-    Result, Retention, SeriesSummary, SessionRecord, Store, StoreError, SubscriberRecord,
-    Transition, WindowQuery, WindowRecord, WorkerRecord,
+    ArtifactRecord, AttemptRecord, BackfillRecord, Beat, Claim, ClaimRequest, CycleRecord,
+    DeadLetter, Enqueued, EventQuery, Frontier, Grant, Hearing, HeldJob, JobBatch, JobChange,
+    JobChanged, JobClaim, JobEnd, JobProgress, JobQuery, JobRecord, KindRecord, KindStats,
+    NodeAnswer, NodeBeat, NodeRecord, OccurrenceRecord, Pruned, Publication, Queue, Recovered,
+    Registration, Result, Retention, SeriesSummary, SessionRecord, Store, StoreError,
+    SubscriberRecord, Transition, WindowQuery, WindowRecord, WorkerRecord,
 };
 use watchbell_core::schedule::Passed;
 use watchbell_core::{
-    BoxFuture, Cover, EventRecord, Millis, NewEvent, NewJob, SeriesName, SessionId, Time,
-    WorkerName,
+    BoxFuture, Cause, Cover, CycleId, CycleInput, Effects, EventRecord, Millis, NewEvent, NewJob,
+    SeriesName, SessionId, Time, Token, WorkerName,
 };
 use watchbell_store::SqlStore;
 
@@ -101,15 +104,60 @@ impl Drop for Call<'_> {
     }
 }
 
-/// The store under watch.
-#[derive(Debug, Clone)]
+/// How nodes hear each other: what one tells, the others are told.
+#[derive(Debug, Default)]
+pub(crate) struct Wire(Mutex<Vec<mpsc::UnboundedSender<Effects>>>);
+
+/// The store under watch, as one node has it.
 pub(crate) struct Watched {
     pub(crate) inner: SqlStore,
     pub(crate) flight: Arc<Flight>,
+    hearing: Hearing,
+    wire: Arc<Wire>,
+    /// Its end of the wire.
+    own: mpsc::UnboundedSender<Effects>,
+    told: tokio::sync::Mutex<mpsc::UnboundedReceiver<Effects>>,
+    severed: AtomicBool,
+    healed: Notify,
+    /// Jobs that cost the store nothing: so many are still to be claimed.
+    free: AtomicI64,
 }
 
 impl Watched {
+    pub(crate) fn new(inner: SqlStore, flight: Arc<Flight>) -> Self {
+        Self::on(Arc::default(), Hearing::Alone, inner, flight)
+    }
+
+    fn on(wire: Arc<Wire>, hearing: Hearing, inner: SqlStore, flight: Arc<Flight>) -> Self {
+        let (own, told) = mpsc::unbounded_channel();
+        if hearing == Hearing::Listening {
+            wire.0.lock().unwrap_or_else(PoisonError::into_inner).push(own.clone());
+        }
+        let (told, severed) = (tokio::sync::Mutex::new(told), AtomicBool::new(false));
+        let (healed, free) = (Notify::new(), AtomicI64::new(0));
+        Self { inner, flight, hearing, wire, own, told, severed, healed, free }
+    }
+
+    /// The same store as another node has it.
+    pub(crate) fn node(&self, hearing: Hearing) -> Self {
+        Self::on(Arc::clone(&self.wire), hearing, self.inner.clone(), Arc::clone(&self.flight))
+    }
+
+    /// From now on no call is answered, nor arrives: the node is frozen, or its network is.
+    pub(crate) fn sever(&self) {
+        self.severed.store(true, Ordering::Release);
+    }
+
+    /// Calls arrive again, also those that waited.
+    pub(crate) fn heal(&self) {
+        self.severed.store(false, Ordering::Release);
+        self.healed.notify_waiters();
+    }
+
     async fn call<T>(&self, method: &'static str, work: BoxFuture<'_, Result<T>>) -> Result<T> {
+        while self.severed.load(Ordering::Acquire) {
+            self.healed.notified().await;
+        }
         let fault = {
             let mut state = self.flight.state();
             state.in_flight += 1;
@@ -145,6 +193,9 @@ impl Store for Watched {
     watch! {
         open_session(session: SessionRecord) -> ();
         close_session(session: &'a SessionId, note: &'a str, now: Time) -> ();
+        beat_node(beat: NodeBeat, now: Time) -> NodeAnswer;
+        nodes(now: Time) -> Vec<NodeRecord>;
+        release(worker: &'a WorkerName, session: &'a SessionId, token: Token, now: Time) -> ();
         recover(session: &'a SessionId, exclusive: bool, now: Time) -> Recovered;
         sessions(limit: u32) -> Vec<SessionRecord>;
         register(workers: &'a [Registration], now: Time) -> Vec<WorkerRecord>;
@@ -178,13 +229,97 @@ impl Store for Watched {
         subscribers() -> Vec<SubscriberRecord>;
         dead_letters(limit: u32) -> Vec<DeadLetter>;
         redrive(id: i64, now: Time) -> ();
-        enqueue(jobs: Vec<NewJob>, now: Time) -> Vec<Option<i64>>;
-        jobs(query: JobQuery) -> Vec<JobRecord>;
-        job(id: i64) -> Option<JobRecord>;
         conditions() -> Vec<(Condition, Time)>;
         prune(keep: Retention, max_rows: u32, now: Time) -> Pruned;
         artifacts(limit: u32) -> Vec<ArtifactRecord>;
         setting(key: &'a str) -> Option<serde_json::Value>;
         set_setting(key: &'a str, value: serde_json::Value, now: Time) -> ();
+    }
+
+    fn tell(&self, effects: &Effects) {
+        let others = self.wire.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for other in others.iter().filter(|other| !other.same_channel(&self.own)) {
+            self.flight.mark();
+            // A node that has ended hears nothing any more.
+            drop(other.send(effects.clone()));
+        }
+    }
+
+    fn told(&self) -> BoxFuture<'_, Effects> {
+        Box::pin(async {
+            match self.told.lock().await.recv().await {
+                Some(effects) => effects,
+                None => std::future::pending().await,
+            }
+        })
+    }
+
+    fn hears(&self) -> Hearing {
+        self.hearing
+    }
+}
+
+impl Queue for Watched {
+    watch! {
+        enqueue(jobs: Vec<NewJob>, now: Time) -> Vec<Enqueued>;
+        release_jobs(session: &'a SessionId, jobs: Vec<(i64, Token)>, now: Time) -> ();
+        renew_jobs(session: &'a SessionId, ttl: Millis, now: Time) -> Vec<HeldJob>;
+        progress_jobs(progress: Vec<JobProgress>, now: Time) -> ();
+        jobs(query: JobQuery) -> Vec<JobRecord>;
+        job(id: i64) -> Option<JobRecord>;
+        attempts(id: i64) -> Vec<AttemptRecord>;
+        change_jobs(change: JobChange, now: Time) -> JobChanged;
+        kinds() -> Vec<KindRecord>;
+        queue_stats(now: Time) -> BTreeMap<String, KindStats>;
+    }
+
+    fn claim_jobs(&self, claim: JobClaim) -> BoxFuture<'_, Result<JobBatch>> {
+        if self.free.load(Ordering::Relaxed) > 0 {
+            let most = i64::from(claim.most);
+            let left = self.free.fetch_sub(most, Ordering::Relaxed);
+            let grants = (0..most.min(left)).map(|n| free_grant(left - n, claim.now)).collect();
+            return Box::pin(async { Ok(JobBatch { grants, ..JobBatch::default() }) });
+        }
+        Box::pin(self.call("claim_jobs", self.inner.claim_jobs(claim)))
+    }
+
+    fn finish_jobs<'a>(
+        &'a self,
+        worker: &'a WorkerName,
+        session: &'a SessionId,
+        ends: Vec<JobEnd>,
+        now: Time,
+    ) -> BoxFuture<'a, Result<Vec<bool>>> {
+        if ends.first().is_some_and(|end| end.token == FREE) {
+            return Box::pin(async move { Ok(vec![true; ends.len()]) });
+        }
+        let work = self.inner.finish_jobs(worker, session, ends, now);
+        Box::pin(self.call("finish_jobs", work))
+    }
+}
+
+/// The token of jobs that no store knows.
+const FREE: Token = Token(-1);
+
+fn free_grant(id: i64, now: Time) -> Grant {
+    Grant {
+        token: FREE,
+        cycle: CycleId(0),
+        cause: Cause::Job { id },
+        attempt: 1,
+        max_attempts: 5,
+        input: CycleInput::Job { kind: "k".into(), payload: serde_json::json!({ "n": id }) },
+        expires_at: now + Millis::from_secs(30),
+    }
+}
+
+impl Watched {
+    pub(crate) fn free_left(&self) -> i64 {
+        self.free.load(Ordering::Relaxed)
+    }
+
+    /// The next `n` jobs come from nowhere and go there.
+    pub(crate) fn give_free(&self, n: i64) {
+        self.free.store(n, Ordering::Relaxed);
     }
 }

@@ -8,20 +8,20 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use watchbell_core::gate::Explanation;
 use watchbell_core::port::{
-    BackfillRecord, DeadLetter, EventQuery, JobQuery, JobRecord, WindowQuery, WindowRecord,
-    WorkerRecord,
+    BackfillRecord, DeadLetter, Enqueued, EventQuery, JobChange, JobChanged, JobQuery, JobRecord,
+    KindRecord, NodeRecord, WindowQuery, WindowRecord, WorkerRecord,
 };
-use watchbell_core::{BoxFuture, EventRecord, Millis, SeriesName, Time, WorkerName};
+use watchbell_core::{BoxFuture, EventRecord, Millis, NewJob, SeriesName, Time, WorkerName};
 
 use crate::control::{Control, Result};
 use crate::error::{ControlError, Problem};
 use crate::request::{
-    ActBody, ActRequest, BackfillReport, BackfillRequest, EmitRequest, Emitted, RunReport,
-    RunRequest, VerifyReport, VerifyRequest,
+    ActBody, ActRequest, BackfillReport, BackfillRequest, EmitRequest, Emitted, JobChangeBody,
+    MAX_BULK, RunReport, RunRequest, VerifyReport, VerifyRequest, job_action_word,
 };
 use crate::status::{
-    NodeInfo, Readiness, ScheduleLine, Status, WorkerDetail, WorkerHealth, WorkerLine,
-    WorkersHealth,
+    JobDetail, NodeInfo, QueueLine, Readiness, ScheduleLine, Status, WorkerDetail, WorkerHealth,
+    WorkerLine, WorkersHealth,
 };
 
 /// A node, asked over HTTP.
@@ -38,8 +38,8 @@ pub const DEFAULT_TIMEOUT: Millis = Millis::from_secs(30);
 impl HttpControl {
     /// A client of the node at `url`, such as `http://127.0.0.1:8770`.
     ///
-    /// Requests that compute (`run`, `verify`, `backfill`) wait as long as they take; all others
-    /// fail after `timeout`.
+    /// Requests that compute or change many rows (`run`, `verify`, `backfill`, jobs) wait as long as
+    /// they take; all others fail after `timeout`.
     ///
     /// # Errors
     /// [`ControlError::Invalid`] when `url` is not an `http` address, [`ControlError::Internal`]
@@ -154,8 +154,15 @@ impl HttpControl {
         body: &impl Serialize,
         patient: bool,
     ) -> Result<T> {
-        let body = serde_json::to_vec(body)
-            .map_err(|e| ControlError::internal("cannot write the request").because(&e))?;
+        self.post_bytes(path, to_json(body)?, patient).await
+    }
+
+    async fn post_bytes<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: Vec<u8>,
+        patient: bool,
+    ) -> Result<T> {
         let response = self.send(Method::POST, path, &[], Some(body), patient).await?;
         self.json(response).await
     }
@@ -182,6 +189,22 @@ fn encode(segment: &str) -> String {
         }
     }
     text
+}
+
+fn to_json(body: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(body)
+        .map_err(|e| ControlError::internal("cannot write the request").because(&e))
+}
+
+/// The parameters of a question for events.
+fn event_pairs(q: EventQuery, wait: Option<Millis>) -> Vec<(&'static str, String)> {
+    let mut query = pairs(&[
+        ("after", q.after.map(|n| n.to_string())),
+        ("limit", Some(q.limit.to_string())),
+        ("wait", wait.map(Millis::exact)),
+    ]);
+    query.extend(q.kinds.into_iter().map(|k| ("kind", k)));
+    query
 }
 
 /// Query parameters that are present.
@@ -283,12 +306,14 @@ impl Control for HttpControl {
     }
 
     fn events(&self, q: EventQuery) -> BoxFuture<'_, Result<Vec<EventRecord>>> {
+        Box::pin(async move { self.get(&["api", V1, "events"], &event_pairs(q, None)).await })
+    }
+
+    fn next_events(&self, q: EventQuery, wait: Millis) -> BoxFuture<'_, Result<Vec<EventRecord>>> {
         Box::pin(async move {
-            let mut query = pairs(&[
-                ("after", q.after.map(|n| n.to_string())),
-                ("limit", Some(q.limit.to_string())),
-            ]);
-            query.extend(q.kinds.into_iter().map(|k| ("kind", k)));
+            // Half of the patience is left for the answer itself; who follows asks again anyway.
+            let longest = Millis(i64::try_from(self.timeout.as_millis() / 2).unwrap_or(i64::MAX));
+            let query = event_pairs(q, Some(wait.min(longest)));
             self.get(&["api", V1, "events"], &query).await
         })
     }
@@ -305,17 +330,60 @@ impl Control for HttpControl {
 
     fn jobs(&self, q: JobQuery) -> BoxFuture<'_, Result<Vec<JobRecord>>> {
         Box::pin(async move {
-            let query = pairs(&[
-                ("kind", q.kind),
-                ("state", q.state.as_ref().and_then(word)),
+            let f = q.filter;
+            let mut query = pairs(&[
+                ("kind", f.kind),
+                ("state", f.state.as_ref().and_then(word)),
+                ("unique_key", f.unique_key),
+                ("limit_key", f.limit_key),
+                ("error", f.error),
+                ("created_before", f.created_before.map(|t| t.0.to_string())),
+                ("finished_before", f.finished_before.map(|t| t.0.to_string())),
+                ("before", q.before.map(|n| n.to_string())),
                 ("limit", Some(q.limit.to_string())),
             ]);
+            query.extend(f.ids.into_iter().map(|id| ("id", id.to_string())));
             self.get(&["api", V1, "jobs"], &query).await
         })
     }
 
-    fn job(&self, id: i64) -> BoxFuture<'_, Result<JobRecord>> {
+    fn job(&self, id: i64) -> BoxFuture<'_, Result<JobDetail>> {
         Box::pin(async move { self.get(&["api", V1, "jobs", &id.to_string()], &[]).await })
+    }
+
+    fn enqueue(&self, jobs: Vec<NewJob>) -> BoxFuture<'_, Result<Vec<Enqueued>>> {
+        Box::pin(async move {
+            let body = to_json(&jobs)?;
+            drop(jobs);
+            // The node would close the connection over a longer one, which tells nobody why.
+            if body.len() > MAX_BULK {
+                return Err(ControlError::invalid(format!(
+                    "the jobs are {} bytes of JSON, and one request takes {MAX_BULK}",
+                    body.len()
+                ))
+                .help("enqueue them in several parts; each is added whole or not at all"));
+            }
+            self.post_bytes(&["api", V1, "jobs"], body, true).await
+        })
+    }
+
+    fn change_jobs(&self, change: JobChange) -> BoxFuture<'_, Result<JobChanged>> {
+        Box::pin(async move {
+            let path = ["api", V1, "jobs", job_action_word(change.action)];
+            self.post(&path, &JobChangeBody::from(change), true).await
+        })
+    }
+
+    fn kinds(&self) -> BoxFuture<'_, Result<Vec<KindRecord>>> {
+        Box::pin(self.get(&["api", V1, "kinds"], &[]))
+    }
+
+    fn queue(&self) -> BoxFuture<'_, Result<Vec<QueueLine>>> {
+        Box::pin(self.get(&["api", V1, "queue"], &[]))
+    }
+
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<NodeRecord>>> {
+        Box::pin(self.get(&["api", V1, "nodes"], &[]))
     }
 
     fn explain(&self, thing: String) -> BoxFuture<'_, Result<Explanation>> {

@@ -2,10 +2,10 @@
 
 use watchbell_core::gate::Explanation;
 use watchbell_core::port::{
-    BackfillRecord, DeadLetter, EventQuery, JobQuery, JobRecord, WindowQuery, WindowRecord,
-    WorkerRecord,
+    BackfillRecord, DeadLetter, Enqueued, EventQuery, JobChange, JobChanged, JobQuery, JobRecord,
+    KindRecord, NodeRecord, WindowQuery, WindowRecord, WorkerRecord,
 };
-use watchbell_core::{BoxFuture, EventRecord, SeriesName, Time, WorkerName};
+use watchbell_core::{BoxFuture, EventRecord, Millis, NewJob, SeriesName, Time, WorkerName};
 
 use crate::error::ControlError;
 use crate::request::{
@@ -13,8 +13,8 @@ use crate::request::{
     VerifyReport, VerifyRequest,
 };
 use crate::status::{
-    NodeInfo, Readiness, ScheduleLine, Status, WorkerDetail, WorkerHealth, WorkerLine,
-    WorkersHealth,
+    JobDetail, NodeInfo, QueueLine, Readiness, ScheduleLine, Status, WorkerDetail, WorkerHealth,
+    WorkerLine, WorkersHealth,
 };
 
 /// Result of a control call.
@@ -28,9 +28,10 @@ pub type Result<T> = std::result::Result<T, ControlError>;
 ///
 /// # Errors
 /// Every method answers [`ControlError::NotFound`] for a name that does not exist,
-/// [`ControlError::Invalid`] for a request that makes no sense, [`ControlError::Conflict`] for one
-/// that the present state forbids, and [`ControlError::Unavailable`] when the store, or the node
-/// that the method needs, cannot be reached.
+/// [`ControlError::Invalid`] for a request that makes no sense, [`ControlError::BadInput`] where one
+/// part of what was sent is wrong, [`ControlError::Conflict`] for what the present state forbids,
+/// and [`ControlError::Unavailable`] when the store, or the node that the method needs, cannot be
+/// reached.
 pub trait Control: Send + Sync {
     /// Who answers: cheap, used to check that a node is the one that was looked for.
     fn node(&self) -> BoxFuture<'_, Result<NodeInfo>>;
@@ -62,16 +63,34 @@ pub trait Control: Send + Sync {
     fn backfills(&self) -> BoxFuture<'_, Result<Vec<BackfillRecord>>>;
     /// Events that match, oldest first.
     fn events(&self, query: EventQuery) -> BoxFuture<'_, Result<Vec<EventRecord>>>;
+    /// Events after a number that match, oldest first: as soon as there is one, and none when
+    /// `wait` of real time has passed without. The answer may be empty sooner.
+    fn next_events(
+        &self,
+        query: EventQuery,
+        wait: Millis,
+    ) -> BoxFuture<'_, Result<Vec<EventRecord>>>;
     /// Emits an event as an operator.
     fn emit(&self, request: EmitRequest) -> BoxFuture<'_, Result<Emitted>>;
     /// Events that a subscriber gave up, newest first, at most `limit`.
     fn dead_letters(&self, limit: u32) -> BoxFuture<'_, Result<Vec<DeadLetter>>>;
+    /// Adds jobs, all or none, and answers for each in the same order. A job that cannot be taken
+    /// is [`ControlError::BadInput`] with its place, such as `jobs[3].payload.symbol`.
+    fn enqueue(&self, jobs: Vec<NewJob>) -> BoxFuture<'_, Result<Vec<Enqueued>>>;
     /// Jobs that match, newest first.
     fn jobs(&self, query: JobQuery) -> BoxFuture<'_, Result<Vec<JobRecord>>>;
     /// One job.
-    fn job(&self, id: i64) -> BoxFuture<'_, Result<JobRecord>>;
-    /// Why a thing does or does not run: a worker's name, `series/start` of a window, a series, or
-    /// `job/7`.
+    fn job(&self, id: i64) -> BoxFuture<'_, Result<JobDetail>>;
+    /// Changes many jobs, or tells what it would change.
+    fn change_jobs(&self, change: JobChange) -> BoxFuture<'_, Result<JobChanged>>;
+    /// Kinds of jobs, by name: those that any node ever registered.
+    fn kinds(&self) -> BoxFuture<'_, Result<Vec<KindRecord>>>;
+    /// How many jobs of each kind are where, and who consumes it, by kind.
+    fn queue(&self) -> BoxFuture<'_, Result<Vec<QueueLine>>>;
+    /// Nodes on the store, oldest first.
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<NodeRecord>>>;
+    /// Why a thing does or does not run: a worker's name, `series/start` of a window, a series,
+    /// `job/7`, or `kind/export`.
     fn explain(&self, thing: String) -> BoxFuture<'_, Result<Explanation>>;
     /// The metrics in Prometheus' text format.
     fn metrics(&self) -> BoxFuture<'_, Result<String>>;

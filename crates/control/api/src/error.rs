@@ -23,6 +23,14 @@ pub enum ControlError {
     /// The request makes no sense.
     #[error("{0}")]
     Invalid(Reason),
+    /// One part of what was sent is wrong; nothing was done.
+    #[error("{place}: {problem}")]
+    BadInput {
+        /// Which part, such as `jobs[3].payload.symbol`.
+        place: String,
+        /// What is wrong with it, and what would be right.
+        problem: String,
+    },
     /// The present state forbids it.
     #[error("{0}")]
     Conflict(Reason),
@@ -121,6 +129,7 @@ impl ControlError {
                 causes: Vec::new(),
                 help: suggestion.as_ref().map(|s| format!("did you mean `{s}`?")),
             },
+            Self::BadInput { .. } => self.to_string().into(),
             Self::Invalid(r) | Self::Conflict(r) | Self::Unavailable(r) | Self::Internal(r) => {
                 r.clone()
             }
@@ -129,20 +138,20 @@ impl ControlError {
 
     fn reason_mut(&mut self) -> Option<&mut Reason> {
         match self {
-            Self::NotFound { .. } => None,
+            Self::NotFound { .. } | Self::BadInput { .. } => None,
             Self::Invalid(r) | Self::Conflict(r) | Self::Unavailable(r) | Self::Internal(r) => {
                 Some(r)
             }
         }
     }
 
-    /// The exit code of a command that ends with this error: 1 failed, 2 usage, 3 not found,
-    /// 4 refused, 5 unavailable.
+    /// The exit code of a command that ends with this error: 1 failed, 2 usage or bad input, 3 not
+    /// found, 4 refused, 5 unavailable.
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Internal(_) => 1,
-            Self::Invalid(_) => 2,
+            Self::Invalid(_) | Self::BadInput { .. } => 2,
             Self::NotFound { .. } => 3,
             Self::Conflict(_) => 4,
             Self::Unavailable(_) => 5,
@@ -156,6 +165,7 @@ impl ControlError {
             Self::Invalid(_) => 400,
             Self::NotFound { .. } => 404,
             Self::Conflict(_) => 409,
+            Self::BadInput { .. } => 422,
             Self::Internal(_) => 500,
             Self::Unavailable(_) => 503,
         }
@@ -165,6 +175,7 @@ impl ControlError {
         match self {
             Self::NotFound { .. } => ("not-found", "Not found"),
             Self::Invalid(_) => ("invalid", "The request makes no sense"),
+            Self::BadInput { .. } => ("bad-input", "A part of the request is wrong"),
             Self::Conflict(_) => ("conflict", "The present state forbids it"),
             Self::Unavailable(_) => ("unavailable", "Not available"),
             Self::Internal(_) => ("internal", "Failed"),
@@ -177,6 +188,7 @@ impl From<StoreError> for ControlError {
         match error {
             StoreError::NotFound { what, name } => Self::not_found(what, name, []),
             StoreError::Conflict(text) => Self::conflict(text),
+            StoreError::Invalid { place, problem } => Self::BadInput { place, problem },
             StoreError::Fenced { .. } => Self::conflict(error.to_string()),
             StoreError::Unmet { .. } => Self::internal(error.to_string()),
             StoreError::Database(source) => {
@@ -200,6 +212,9 @@ pub struct Problem {
     pub status: u16,
     /// This case in words.
     pub detail: String,
+    /// For `bad-input`: which part of the request; `detail` begins with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
     /// What lies behind it, outermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<String>,
@@ -227,11 +242,16 @@ impl From<&ControlError> for Problem {
             }
             _ => (None, None, None),
         };
+        let place = match error {
+            ControlError::BadInput { place, .. } => Some(place.clone()),
+            _ => None,
+        };
         Self {
             kind: format!("{TYPE_PREFIX}{kind}"),
             title: title.to_owned(),
             status: error.http_status(),
             detail: reason.text,
+            place,
             causes: reason.causes,
             help: reason.help,
             what,
@@ -244,6 +264,11 @@ impl From<&ControlError> for Problem {
 impl From<Problem> for ControlError {
     fn from(p: Problem) -> Self {
         let kind = p.kind.strip_prefix(TYPE_PREFIX).unwrap_or_default().to_owned();
+        if let ("bad-input", Some(place)) = (kind.as_str(), &p.place) {
+            let problem = p.detail.strip_prefix(place.as_str());
+            let problem = problem.and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&p.detail);
+            return Self::BadInput { place: place.clone(), problem: problem.to_owned() };
+        }
         let reason = Reason { text: p.detail, causes: p.causes, help: p.help };
         match (kind.as_str(), p.what, p.name) {
             ("not-found", Some(what), Some(name)) => {
@@ -299,6 +324,10 @@ mod tests {
             ControlError::not_found("worker", "market-sink", ["market-sync", "sampler"]),
             ControlError::not_found("job", "7", []),
             ControlError::invalid("`x` is not an instant").help("use RFC 3339"),
+            ControlError::BadInput {
+                place: "jobs[3].payload: symbol".into(),
+                problem: "7 is not of type \"string\"".into(),
+            },
             ControlError::conflict("the worker is stopped"),
             ControlError::unavailable("the store failed").because(&io),
             ControlError::internal("no summary").because(&io).help("report it"),
@@ -319,7 +348,7 @@ mod tests {
     fn each_kind_has_its_own_exit_code_and_status() {
         let codes: Vec<(u8, u16)> =
             every_kind().iter().map(|e| (e.exit_code(), e.http_status())).collect();
-        assert_eq!(codes, [(3, 404), (3, 404), (2, 400), (4, 409), (5, 503), (1, 500)]);
+        assert_eq!(codes, [(3, 404), (3, 404), (2, 400), (2, 422), (4, 409), (5, 503), (1, 500)]);
     }
 
     #[test]
@@ -342,6 +371,12 @@ mod tests {
     fn store_errors_keep_their_meaning() {
         let not_found = StoreError::NotFound { what: "window", name: "m/1".into() };
         assert_eq!(ControlError::from(not_found).exit_code(), 3);
+        let bad = StoreError::Invalid { place: "jobs[0].kind".into(), problem: "unknown".into() };
+        let error = ControlError::from(bad);
+        assert_eq!(
+            (error.http_status(), error.to_string().as_str()),
+            (422, "jobs[0].kind: unknown")
+        );
         let full = StoreError::Database(Box::new(std::io::Error::other("database is full")));
         let error = ControlError::from(full);
         assert_eq!(error.exit_code(), 5);

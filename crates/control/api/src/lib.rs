@@ -23,11 +23,12 @@ pub use client::HttpControl;
 pub use control::{Control, Result};
 pub use error::{ControlError, Problem, Reason};
 pub use request::{
-    ActBody, ActRequest, Action, BackfillLine, BackfillReport, BackfillRequest, EmitRequest,
-    Emitted, RunOptions, RunReport, RunRequest, Verdict, VerifyReport, VerifyRequest, WindowRef,
+    ActBody, ActRequest, Action, BackfillLine, BackfillReport, BackfillRequest, CHANGE_LIMIT,
+    EmitRequest, Emitted, JOB_ACTIONS, JobChangeBody, MAX_BULK, RunOptions, RunReport, RunRequest,
+    Verdict, VerifyReport, VerifyRequest, WindowRef, job_action_word,
 };
 pub use status::{
-    DaemonLine, DaemonStatus, DaemonSummary, DefinitionText, Level, NodeInfo, Notice, Readiness,
-    ReadyCheck, ScheduleLine, Status, StoreInfo, VenueLine, WindowPolicy, WorkerDetail,
-    WorkerHealth, WorkerLine, WorkersHealth,
+    DaemonLine, DaemonStatus, DaemonSummary, DefinitionText, JobDetail, Level, NodeInfo, Notice,
+    QueueLine, Readiness, ReadyCheck, ScheduleLine, Status, StoreInfo, VenueLine, WindowPolicy,
+    WorkerDetail, WorkerHealth, WorkerLine, WorkersHealth,
 };

@@ -1,7 +1,7 @@
 //! What an operator asks for, and the reports on it.
 
 use serde::{Deserialize, Serialize};
-use watchbell_core::port::{BackfillRecord, CycleRecord, Outcome};
+use watchbell_core::port::{BackfillRecord, CycleRecord, JobAction, JobChange, JobFilter, Outcome};
 use watchbell_core::{SeriesName, Time, WorkerName};
 
 /// What to do with a worker.
@@ -249,3 +249,68 @@ pub struct Emitted {
     /// Its number.
     pub id: i64,
 }
+
+/// What can be done to jobs, under its word in commands and routes.
+pub const JOB_ACTIONS: [(&str, JobAction); 4] = [
+    ("cancel", JobAction::Cancel),
+    ("retry", JobAction::RunNow),
+    ("redrive", JobAction::Redrive),
+    ("purge", JobAction::Purge),
+];
+
+/// The word of what is done to jobs.
+#[must_use]
+pub const fn job_action_word(action: JobAction) -> &'static str {
+    match action {
+        JobAction::Cancel => "cancel",
+        JobAction::RunNow => "retry",
+        JobAction::Redrive => "redrive",
+        JobAction::Purge => "purge",
+    }
+}
+
+/// Jobs that one change takes at most, unless it says otherwise.
+pub const CHANGE_LIMIT: u32 = 10_000;
+
+/// The body of `POST jobs/{action}`; the path says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JobChangeBody {
+    /// Which.
+    pub filter: JobFilter,
+    /// Really all of them: must be said where the filter names nothing.
+    pub all: bool,
+    /// At most this many, oldest first.
+    pub limit: u32,
+    /// Only say what it would do.
+    pub preview: bool,
+    /// Who asks.
+    pub by: String,
+}
+
+impl Default for JobChangeBody {
+    fn default() -> Self {
+        Self {
+            filter: JobFilter::default(),
+            all: false,
+            limit: CHANGE_LIMIT,
+            preview: false,
+            by: somebody(),
+        }
+    }
+}
+
+impl From<JobChange> for JobChangeBody {
+    fn from(change: JobChange) -> Self {
+        Self {
+            all: change.filter.is_everything(),
+            filter: change.filter,
+            limit: change.limit,
+            preview: change.preview,
+            by: change.by,
+        }
+    }
+}
+
+/// Bytes that the jobs of one request may have.
+pub const MAX_BULK: usize = 16 << 20;

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use watchbell_core::freshness::{Freshness, Health};
+use watchbell_core::gate::Explanation;
 use watchbell_core::lifecycle::{Desired, State};
 use watchbell_core::port::{
-    CycleRecord, OccurrenceRecord, SeriesSummary, Transition, WorkerRecord,
+    AttemptRecord, CycleRecord, JobRecord, KindStats, NodeRecord, OccurrenceRecord, SeriesSummary,
+    Transition, WorkerRecord,
 };
 use watchbell_core::trigger::{Missed, Trigger, WindowInput};
 use watchbell_core::worker::Dependency;
-use watchbell_core::{Definition, Ledger, Millis, SeriesName, SessionId, Time, WorkerName};
+use watchbell_core::{Definition, Ledger, Millis, SeriesName, SessionId, Time, WorkerName, job};
 
 /// The whole picture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +27,10 @@ pub struct Status {
     pub series: BTreeMap<SeriesName, SeriesSummary>,
     /// Workers, by name.
     pub workers: Vec<WorkerLine>,
+    /// Nodes on the store, oldest first; this one is among them while it runs.
+    pub nodes: Vec<NodeRecord>,
+    /// Job kinds, by name.
+    pub queue: Vec<QueueLine>,
     /// The venue that data comes from, where there is one.
     pub venue: Option<VenueLine>,
     /// What an operator should know, most severe first: upstream holes by name, clock skew, ...
@@ -104,6 +110,46 @@ impl WorkerLine {
     pub fn is_stale(&self) -> bool {
         matches!(self.freshness, Freshness::Stale { .. })
     }
+}
+
+/// One kind of the queue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QueueLine {
+    /// The kind.
+    pub kind: String,
+    /// How many of its jobs are where.
+    pub stats: KindStats,
+    /// The worker that consumes it, as last registered.
+    pub worker: Option<WorkerName>,
+    /// Why nobody consumes it at present, where nobody does.
+    pub unconsumed: Option<String>,
+}
+
+impl QueueLine {
+    /// How many of its jobs are in a state.
+    #[must_use]
+    pub fn count(&self, state: job::State) -> i64 {
+        self.stats.counts.get(&state).copied().unwrap_or(0)
+    }
+
+    /// For how long the oldest job that is due has waited.
+    #[must_use]
+    pub fn oldest_age(&self, now: Time) -> Option<Millis> {
+        self.stats.oldest_due.map(|t| now.since(t).max(Millis::ZERO))
+    }
+}
+
+/// One job, with what happened to it and why it does or does not run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobDetail {
+    /// Its row.
+    pub record: JobRecord,
+    /// Attempts that did not succeed, oldest first.
+    pub attempts: Vec<AttemptRecord>,
+    /// The node that holds it, while it runs and that node is known.
+    pub holder: Option<NodeRecord>,
+    /// Why it does or does not run.
+    pub explanation: Explanation,
 }
 
 /// A sentence that an operator should know.

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
-use watchbell_core::{SeriesName, Time, WorkerName, job, window};
+use watchbell_api::CHANGE_LIMIT;
+use watchbell_core::{Millis, SeriesName, Time, WorkerName, job, window};
 
 use crate::exit;
 
@@ -126,19 +127,34 @@ pub enum Ask {
     /// Show, follow and emit events
     #[command(subcommand)]
     Event(EventCommand),
-    /// Show queued jobs
+    /// Enqueue, show and change jobs
     #[command(subcommand)]
     Job(JobCommand),
+    /// Show the nodes that share the store
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Say why something runs or does not
     ///
     /// Names the first gate that is closed, since when, what clears it, and what stands behind it.
     #[command(after_long_help = "Examples:\n  watchbell explain market-sync\n  watchbell explain \
               market-30m\n  watchbell explain market-30m/2026-11-22T03:00:00Z\n  watchbell explain \
-              job/7")]
+              job/7\n  watchbell explain kind/export")]
     Explain {
-        /// A worker, a series, SERIES/START of a window, or job/ID
+        /// A worker, a series, SERIES/START of a window, job/ID, or kind/NAME
         thing: String,
     },
+}
+
+impl Ask {
+    /// Whether it goes on until Ctrl-C, which is then its orderly end.
+    #[must_use]
+    pub const fn follows(&self) -> bool {
+        match self {
+            Self::Status(args) => args.watch,
+            Self::Event(EventCommand::Tail(args)) => args.follow,
+            _ => false,
+        }
+    }
 }
 
 /// A command, by who carries it out.
@@ -250,6 +266,9 @@ pub struct UpArgs {
     /// Show the status as it changes
     #[arg(long)]
     pub watch: bool,
+    /// Go on with a store that was moved away
+    #[arg(long)]
+    pub force: bool,
     /// Where the API answers
     #[command(flatten)]
     pub http: HttpArgs,
@@ -443,18 +462,12 @@ pub enum EventCommand {
         #[arg(long, conflicts_with = "kind")]
         dead: bool,
     },
-    /// Print events as they come, until Ctrl-C
-    Tail {
-        /// Only these kinds; may end in `*`
-        #[arg(long, value_name = "KIND")]
-        kind: Vec<String>,
-        /// Begin after this number [default: with the newest ten]
-        #[arg(long, value_name = "ID")]
-        after: Option<i64>,
-        /// End after this many
-        #[arg(long, value_name = "N")]
-        limit: Option<u64>,
-    },
+    /// Print the newest events, and with --follow those that come, until Ctrl-C
+    #[command(
+        after_long_help = "Examples:\n  watchbell event tail --follow\n  watchbell event tail \
+              --kind 'window.*' --last 50\n  watchbell event tail --since 4711 --follow --json"
+    )]
+    Tail(TailArgs),
     /// Emit an event; prints its number
     #[command(after_long_help = "Examples:\n  watchbell event emit deploy.finished --key api \
               --payload '{\"version\": \"1.2\"}'")]
@@ -470,26 +483,186 @@ pub enum EventCommand {
     },
 }
 
+/// Options of `event tail`.
+#[derive(Debug, Clone, Args)]
+pub struct TailArgs {
+    /// Only these kinds; may end in `*`
+    #[arg(long, value_name = "KIND")]
+    pub kind: Vec<String>,
+    /// Begin after this number
+    #[arg(long, value_name = "ID", conflicts_with = "last")]
+    pub since: Option<i64>,
+    /// Begin with the newest N
+    #[arg(long, value_name = "N", default_value = "10",
+          value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub last: u32,
+    /// Go on with those that come, until Ctrl-C
+    #[arg(short, long)]
+    pub follow: bool,
+    /// End after this many
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+}
+
+/// `node ...`
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// List nodes: since when they run, when they were heard of, what they hold
+    List,
+}
+
+const ENQUEUE_HELP: &str = "\
+A job that fails the schema of its kind, or is wrong in another way, is refused with the place of
+the mistake, and nothing is added. With --bulk, each line of the file is a job of its own:
+
+  {\"kind\": \"export\", \"payload\": {\"series\": \"market-30m\"}, \"unique_key\": \"a\", \"priority\": 3}
+
+Examples:
+  watchbell job enqueue export '{\"series\": \"market-30m\"}'
+  watchbell job enqueue export --file payload.json --in 10m --priority 5
+  watchbell job enqueue export --key market-30m --unique-in queued
+  watchbell job enqueue --bulk jobs.jsonl";
+
+const CHANGE_HELP: &str = "\
+Which jobs: numbers, or a filter; what is given must all hold. A filter is shown first with what it
+would change, and confirmed on a terminal; scripts say --yes.";
+
 /// `job ...`
 #[derive(Debug, Subcommand)]
 pub enum JobCommand {
-    /// List jobs, newest first
+    /// Add a job, or many from a file; all of them or none
+    #[command(after_long_help = ENQUEUE_HELP)]
+    Enqueue(EnqueueArgs),
+    /// List jobs, live and finished, newest first
+    #[command(after_long_help = "Examples:\n  watchbell job list --state failed --error \
+              timeout\n  watchbell job list --kind export --before 4711")]
     List {
-        /// Only this kind
-        #[arg(long)]
-        kind: Option<String>,
-        /// Only this state
-        #[arg(long, value_parser = job_state())]
-        state: Option<job::State>,
+        /// Which
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// Only jobs with a smaller number: the next page
+        #[arg(long, value_name = "ID")]
+        before: Option<i64>,
         /// At most this many
         #[arg(long, value_name = "N", default_value = "50", value_parser = limit())]
         limit: u32,
     },
-    /// Show one job
+    /// Show one job: its row, the attempts that did not succeed, and why it does not run
     Show {
         /// Its number
         id: i64,
     },
+    /// End jobs that are queued, and ask those that run to end
+    #[command(after_long_help = CHANGE_HELP)]
+    Cancel(ChangeArgs),
+    /// Run jobs now that are queued for later, such as after a failed attempt
+    #[command(after_long_help = CHANGE_HELP)]
+    Retry(ChangeArgs),
+    /// Give jobs that failed or were cancelled a fresh set of attempts, now
+    #[command(after_long_help = CHANGE_HELP)]
+    Redrive(ChangeArgs),
+    /// Delete jobs that have ended
+    #[command(after_long_help = CHANGE_HELP)]
+    Purge(ChangeArgs),
+    /// List the kinds of jobs, or show one with the schema of its payload
+    Kinds {
+        /// Only this one
+        kind: Option<String>,
+    },
+    /// Count the jobs of each kind by state
+    Stats,
+}
+
+/// Options of `job enqueue`.
+#[derive(Debug, Clone, Args)]
+pub struct EnqueueArgs {
+    /// Kind of work
+    #[arg(required_unless_present = "bulk", conflicts_with = "bulk")]
+    pub kind: Option<String>,
+    /// Input, as JSON; `-` reads it from the input stream [default: {}]
+    #[arg(conflicts_with_all = ["file", "bulk"])]
+    pub payload: Option<String>,
+    /// Read the payload from this file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "bulk")]
+    pub file: Option<PathBuf>,
+    /// Read jobs from this file, one JSON object a line; `-` is the input stream
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
+          conflicts_with_all = ["key", "limit_key", "priority", "at", "delay", "max_attempts"])]
+    pub bulk: Option<PathBuf>,
+    /// Unique key: not added while a job of this kind with the same key is in --unique-in
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// The states in which the key counts; `queued` always does [default: queued,running]
+    #[arg(long, value_name = "STATES", value_delimiter = ',', value_parser = job_state(),
+          requires = "key")]
+    pub unique_in: Vec<job::State>,
+    /// What the kind's limit per key counts by, such as a user or a symbol
+    #[arg(long, value_name = "KEY")]
+    pub limit_key: Option<String>,
+    /// Higher runs first [default: the kind's]
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i32).range(0..))]
+    pub priority: Option<i32>,
+    /// Not before this instant
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "delay")]
+    pub at: Option<Time>,
+    /// Not before this long from now, such as 10m
+    #[arg(long = "in", value_name = "DURATION", value_parser = duration)]
+    pub delay: Option<Millis>,
+    /// Attempts before the job is dead [default: the kind's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_attempts: Option<u32>,
+}
+
+/// Which jobs.
+#[derive(Debug, Clone, Default, Args)]
+pub struct FilterArgs {
+    /// Only this kind
+    #[arg(long)]
+    pub kind: Option<String>,
+    /// Only this state
+    #[arg(long, value_parser = job_state())]
+    pub state: Option<job::State>,
+    /// Only those whose newest error contains this
+    #[arg(long, value_name = "TEXT")]
+    pub error: Option<String>,
+    /// Only this unique key
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// Only this limit key
+    #[arg(long, value_name = "KEY")]
+    pub limit_key: Option<String>,
+    /// Only those that were enqueued before
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub created_before: Option<Time>,
+    /// Only those that ended before
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub finished_before: Option<Time>,
+}
+
+/// Options of what is done to jobs.
+#[derive(Debug, Clone, Args)]
+pub struct ChangeArgs {
+    /// Their numbers
+    pub ids: Vec<i64>,
+    /// Which
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// All of them, where nothing else says which
+    #[arg(long)]
+    pub all: bool,
+    /// Only show what would change
+    #[arg(long, alias = "dry-run")]
+    pub preview: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// At most this many, oldest first
+    #[arg(long, value_name = "N", default_value_t = CHANGE_LIMIT, value_parser = limit())]
+    pub limit: u32,
+    /// Who asks, for the record [default: you]
+    #[arg(long, value_name = "WHO")]
+    pub by: Option<String>,
 }
 
 /// `db ...`
@@ -510,9 +683,17 @@ pub enum DbCommand {
         /// The backup
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
-        /// Replace a store that exists; it is kept beside it under another name
+        /// Replace a store that exists; what it has is kept in a file of its own
         #[arg(long)]
         force: bool,
+    },
+    /// Move everything in the store to a store of the other engine; no node may run
+    #[command(after_long_help = "Examples:\n  watchbell db move --to \
+              postgres://watchbell@db.internal/watchbell\n  watchbell db move --to sqlite:back.db")]
+    Move {
+        /// An empty PostgreSQL database, or a SQLite file that is not there yet, as in store.url
+        #[arg(long, value_name = "URL")]
+        to: String,
     },
 }
 
@@ -571,6 +752,10 @@ pub fn completions(shell: Shell, out: &mut dyn Write) {
 
 fn time(text: &str) -> Result<Time, String> {
     Time::parse(text)
+}
+
+fn duration(text: &str) -> Result<Millis, String> {
+    Millis::parse(text)
 }
 
 fn json(text: &str) -> Result<serde_json::Value, String> {

@@ -4,21 +4,24 @@ use watchbell_api::{
     ActRequest, Action, BackfillRequest, Control, ControlError, EmitRequest, RunOptions,
     RunRequest, Verdict, VerifyRequest, WindowRef,
 };
-use watchbell_core::port::{EventQuery, JobQuery, Outcome, WindowQuery};
-use watchbell_core::{Millis, Time};
+use watchbell_core::port::{EventQuery, Outcome, WindowQuery};
+use watchbell_core::{EventRecord, Millis, Time};
 
 use crate::args::{
-    ActArgs, Ask, BackfillArgs, EventCommand, JobCommand, RunArgs, ScheduleAsk, WindowCommand,
-    WorkerCommand,
+    ActArgs, Ask, BackfillArgs, EventCommand, NodeCommand, RunArgs, ScheduleAsk, TailArgs,
+    WindowCommand, WorkerCommand,
 };
 use crate::exit::Exit;
+use crate::jobs;
 use crate::out::Out;
-use crate::print::{explain, history, plan, status, window, worker};
+use crate::print::{explain, history, node, plan, status, window, worker};
 
 type Result<T> = std::result::Result<T, ControlError>;
 
-/// How often what is followed is asked for again.
-const FOLLOW: Millis = Millis(500);
+/// How long one question for events waits for them.
+const FOLLOW_WAIT: Millis = Millis::from_secs(10);
+/// Between two of them of which the first had no answer.
+const FOLLOW: Millis = Millis(250);
 /// How often the status is printed again.
 const WATCH: Millis = Millis(2_000);
 /// Clears a terminal from its first line on.
@@ -42,7 +45,13 @@ pub async fn execute(ask: &Ask, control: &dyn Control, out: &mut Out) -> Result<
         Ask::Schedule(command) => schedules(command, control, out).await,
         Ask::Window(command) => windows(command, control, out).await,
         Ask::Event(command) => events(command, control, out).await,
-        Ask::Job(command) => jobs(command, control, out).await,
+        Ask::Job(command) => jobs::execute(command, control, out).await,
+        Ask::Node(NodeCommand::List) => {
+            let now = now(control, out).await?;
+            let answer = control.nodes().await?;
+            out.data(&answer, |a, style| node::list(a, now, style))?;
+            Ok(Exit::Ok)
+        }
         Ask::Explain { thing } => {
             let answer = control.explain(thing.clone()).await?;
             out.data(&answer, explain::explanation)?;
@@ -52,7 +61,7 @@ pub async fn execute(ask: &Ask, control: &dyn Control, out: &mut Out) -> Result<
 }
 
 /// The present, for what is printed as an age. With JSON nothing is, and nobody is asked.
-async fn now(control: &dyn Control, out: &mut Out) -> Result<Time> {
+pub(crate) async fn now(control: &dyn Control, out: &mut Out) -> Result<Time> {
     if out.json {
         return Ok(out.clock.now());
     }
@@ -208,9 +217,7 @@ async fn events(command: &EventCommand, control: &dyn Control, out: &mut Out) ->
             let answer = control.events(query).await?;
             out.data(&answer, |a, style| history::events(a, style))?;
         }
-        EventCommand::Tail { kind, after, limit } => {
-            tail(kind, *after, *limit, control, out).await?;
-        }
+        EventCommand::Tail(args) => tail(args, control, out).await?,
         EventCommand::Emit { kind, key, payload } => {
             let request =
                 EmitRequest { kind: kind.clone(), key: key.clone(), payload: payload.clone() };
@@ -221,46 +228,46 @@ async fn events(command: &EventCommand, control: &dyn Control, out: &mut Out) ->
     Ok(Exit::Ok)
 }
 
-/// Prints events as they come: by number, so none is missed between two questions.
-async fn tail(
-    kinds: &[String],
-    mut after: Option<i64>,
-    limit: Option<u64>,
-    control: &dyn Control,
-    out: &mut Out,
-) -> Result<()> {
-    let mut left = limit.unwrap_or(u64::MAX);
-    while left > 0 && !out.closed() {
-        let limit = if after.is_none() { 10 } else { 1_000 };
-        let query = EventQuery { after, kinds: kinds.to_vec(), limit };
-        let events = control.events(query).await?;
-        for event in &events {
-            if left == 0 {
-                break;
-            }
-            left -= 1;
-            out.data_line(event, history::event_line)?;
+/// Prints the newest events or those after a number, and goes on as they come: by number, so none is
+/// missed between two questions.
+async fn tail(args: &TailArgs, control: &dyn Control, out: &mut Out) -> Result<()> {
+    let kinds = &args.kind;
+    let query = |after, limit| EventQuery { after, kinds: kinds.clone(), limit };
+    let mut left = args.limit.unwrap_or(u64::MAX);
+    let mut after = match args.since {
+        Some(after) => after,
+        None => {
+            let newest = control.events(query(None, args.last.max(1))).await?;
+            let shown = if args.last == 0 { &[][..] } else { &newest[..] };
+            print_events(shown, &mut left, out)?;
+            newest.last().map_or(0, |e| e.id)
         }
-        after = events.last().map(|e| e.id).or(after).or(Some(0));
-        if events.is_empty() {
-            out.clock.sleep(FOLLOW).await;
+    };
+    // Without --follow, the newest are all that was asked for.
+    while (args.follow || args.since.is_some()) && left > 0 && !out.closed() {
+        let events = if args.follow {
+            control.next_events(query(Some(after), 1_000), FOLLOW_WAIT).await?
+        } else {
+            control.events(query(Some(after), 1_000)).await?
+        };
+        print_events(&events, &mut left, out)?;
+        after = events.last().map_or(after, |e| e.id);
+        match (events.is_empty(), args.follow) {
+            (true, true) => out.clock.sleep(FOLLOW).await,
+            (true, false) => break,
+            (false, _) => {}
         }
     }
     Ok(())
 }
 
-async fn jobs(command: &JobCommand, control: &dyn Control, out: &mut Out) -> Result<Exit> {
-    let now = now(control, out).await?;
-    match command {
-        JobCommand::List { kind, state, limit } => {
-            let query = JobQuery { kind: kind.clone(), state: *state, limit: *limit };
-            let answer = control.jobs(query).await?;
-            out.data(&answer, |a, style| history::jobs(a, now, style))?;
+fn print_events(events: &[EventRecord], left: &mut u64, out: &mut Out) -> Result<()> {
+    for event in events {
+        if *left == 0 {
+            break;
         }
-        JobCommand::Show { id } => {
-            let answer = control.job(*id).await?;
-            out.data(&answer, |a, style| history::job(a, now, style))?;
-        }
+        *left -= 1;
+        out.data_line(event, history::event_line)?;
     }
-    Ok(Exit::Ok)
+    Ok(())
 }

@@ -9,7 +9,7 @@ pub enum Exit {
     Ok = 0,
     /// It failed, or what it checked is not as it should be.
     Failed = 1,
-    /// The command line makes no sense.
+    /// The command line makes no sense, or what it was given to send.
     Usage = 2,
     /// What it names does not exist.
     NotFound = 3,
@@ -29,7 +29,7 @@ impl From<&ControlError> for Exit {
     fn from(error: &ControlError) -> Self {
         match error {
             ControlError::Internal(_) => Self::Failed,
-            ControlError::Invalid(_) => Self::Usage,
+            ControlError::Invalid(_) | ControlError::BadInput { .. } => Self::Usage,
             ControlError::NotFound { .. } => Self::NotFound,
             ControlError::Conflict(_) => Self::Refused,
             ControlError::Unavailable(_) => Self::Unavailable,
@@ -42,7 +42,7 @@ pub(crate) const HELP: &str = "\
 Exit codes:
   0  done
   1  failed, or what was checked is not as it should be
-  2  the command line makes no sense
+  2  the command line makes no sense, or what it sends is refused as wrong
   3  what it names does not exist
   4  refused: the present state forbids it
   5  the store, or a node that is needed, cannot be reached";

@@ -15,6 +15,7 @@ pub mod print;
 pub mod progress;
 
 mod execute;
+mod jobs;
 
 pub use args::{Ask, Cli, Command, Global, Task, completions};
 pub use execute::execute;

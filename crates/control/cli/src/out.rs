@@ -1,6 +1,6 @@
 //! Where commands print.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 
 use serde::Serialize;
 use watchbell_api::{ControlError, Problem, Reason};
@@ -13,6 +13,10 @@ use crate::print::style::Style;
 pub struct Out {
     out: Box<dyn Write + Send>,
     err: Box<dyn Write + Send>,
+    /// Where input comes from.
+    pub input: Box<dyn BufRead + Send>,
+    /// Somebody is there to answer a question.
+    pub asks: bool,
     /// Data is printed as JSON.
     pub json: bool,
     /// Nothing is printed but what was asked for.
@@ -47,16 +51,20 @@ impl Out {
             style: style(io::stdout().is_terminal()),
             err_style: style(io::stderr().is_terminal()),
             user: user.unwrap_or_else(|| "somebody".to_owned()),
+            input: Box::new(io::BufReader::new(io::stdin())),
+            asks: io::stdin().is_terminal() && io::stderr().is_terminal(),
             ..Self::to(Box::new(io::stdout()), Box::new(io::stderr()), global)
         }
     }
 
-    /// Other streams, without colours.
+    /// Other streams, without colours, without input, and with nobody to answer.
     #[must_use]
     pub fn to(out: Box<dyn Write + Send>, err: Box<dyn Write + Send>, global: &Global) -> Self {
         Self {
             out,
             err,
+            input: Box::new(io::empty()),
+            asks: false,
             json: global.json,
             quiet: global.quiet,
             style: Style::Plain,
@@ -132,6 +140,15 @@ impl Out {
         if !self.quiet {
             self.err_text(&format!("{text}\n"));
         }
+    }
+
+    /// Asks for a yes on the error stream. Anything else, and no answer, is a no.
+    pub fn confirm(&mut self, question: &str) -> bool {
+        self.err_text(&format!("{question} [y/N] "));
+        let mut answer = String::new();
+        // An answer that cannot be read is none.
+        let read = self.input.read_line(&mut answer);
+        read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
     }
 
     /// Prints an error: what failed, what lies behind it, what to do.

@@ -1,5 +1,6 @@
 //! What every request must pass before a route sees it.
 
+use axum::body::Bytes;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::Next;
@@ -64,11 +65,11 @@ pub(crate) async fn time_limit(
     }
 }
 
-/// A JSON body, said to be one.
+/// The bytes of a body that is said to be JSON.
 #[derive(Debug)]
-pub(crate) struct Json<T>(pub(crate) T);
+pub(crate) struct JsonBytes(pub(crate) Bytes);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+impl<S: Send + Sync> FromRequest<S> for JsonBytes {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
@@ -81,12 +82,24 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
                     .help("send it with `content-type: application/json`"),
             ));
         }
-        let bytes = axum::body::Bytes::from_request(request, state).await.map_err(|rejection| {
+        Bytes::from_request(request, state).await.map(Self).map_err(|rejection| {
             Failure::http(
                 rejection.status(),
                 ControlError::invalid(format!("cannot read the body: {}", rejection.body_text())),
             )
-        })?;
+        })
+    }
+}
+
+/// A JSON body, said to be one.
+#[derive(Debug)]
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        let JsonBytes(bytes) = JsonBytes::from_request(request, state).await?;
         // No body means no options.
         let bytes = if bytes.is_empty() { &b"{}"[..] } else { &bytes[..] };
         serde_json::from_slice(bytes).map(Self).map_err(|e| {

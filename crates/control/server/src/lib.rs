@@ -5,11 +5,16 @@
 //! (a page in a browser cannot reach it through a name of its own), and takes changes only as JSON
 //! (a form on a foreign page cannot send them).
 //!
+//! Events are followed by a question that waits (`events?after=7&wait=10s`) or as server-sent events
+//! (`events/stream`).
+//!
 //! [`metrics`] writes Prometheus' text format.
 
 pub mod metrics;
 
+mod follow;
 mod guard;
+mod jobs;
 mod params;
 mod problem;
 mod routes;
@@ -22,10 +27,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
-use watchbell_api::Control;
 use watchbell_api::discovery::NodeFile;
+use watchbell_api::{Control, MAX_BULK};
 use watchbell_clock::Clock;
 use watchbell_core::Millis;
 
@@ -36,13 +41,17 @@ pub use routes::router;
 pub struct Options {
     /// Measures the limits below: the wall clock also where the node runs on a faster one.
     pub clock: Clock,
-    /// How long one request may take; those that compute (`run`, `verify`, `backfills`) may take
-    /// longer.
+    /// How long one request may take; those that compute or change much (`run`, `verify`,
+    /// `backfills`, jobs) may take longer.
     pub timeout: Millis,
     /// How long requests may go on after the stop.
     pub grace: Millis,
     /// Bytes that a request's body may have.
     pub max_body_bytes: usize,
+    /// Bytes that a request with jobs may have.
+    pub max_bulk_bytes: usize,
+    /// Clients that may follow the events at once.
+    pub max_followers: usize,
     /// The data directory, to name the node that holds the port when it is taken.
     pub data_dir: Option<PathBuf>,
 }
@@ -54,6 +63,8 @@ impl Default for Options {
             timeout: Millis::from_secs(25),
             grace: Millis::from_secs(5),
             max_body_bytes: 1 << 20,
+            max_bulk_bytes: MAX_BULK,
+            max_followers: 64,
             data_dir: None,
         }
     }
@@ -171,7 +182,8 @@ pub async fn serve(
     })?;
     let addr = listener.local_addr().map_err(|source| ServeError::Bind { bind, source })?;
     let (clock, grace) = (options.clock.clone(), options.grace);
-    let router = router(control, options);
+    let (leave, stopping_now) = watch::channel(false);
+    let router = routes::stoppable(control, options, stopping_now);
     let task = tokio::spawn(async move {
         let stop = Arc::new(Notify::new());
         let stopping = Arc::clone(&stop);
@@ -181,6 +193,8 @@ pub async fn serve(
             result = server.into_future() => result,
             () = async {
                 shutdown.await;
+                // Whoever follows events would hold the others up.
+                leave.send_replace(true);
                 stop.notify_one();
                 clock.sleep(grace).await;
                 tracing::warn!(grace_ms = grace.0, "requests still open after the stop were cut");

@@ -14,9 +14,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use watchbell_api::Status;
-use watchbell_core::Millis;
+use watchbell_api::{QueueLine, Status};
 use watchbell_core::lifecycle::State;
+use watchbell_core::port::NodeRecord;
+use watchbell_core::{Millis, Time, job};
 
 /// What a number means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +124,8 @@ fn seconds(span: Millis) -> f64 {
 pub fn runtime(metrics: &mut Metrics, status: &Status) {
     node(metrics, status);
     workers(metrics, status);
+    queue(metrics, status);
+    nodes(metrics, status);
 
     let mut windows =
         metrics.family("watchbell_windows", Kind::Gauge, "Windows of a series by state.");
@@ -244,6 +247,79 @@ fn workers(metrics: &mut Metrics, status: &Status) {
         let mut family = metrics.family(name, kind, help);
         for w in lines {
             family.sample_if(&[("worker", w.record.name.as_str())], value(w));
+        }
+    }
+}
+
+fn queue(metrics: &mut Metrics, status: &Status) {
+    let mut jobs = metrics.family(
+        "watchbell_jobs",
+        Kind::Gauge,
+        "Jobs of a kind by state; finished ones are those that retention has left.",
+    );
+    for line in &status.queue {
+        for state in job::State::ALL {
+            let labels = [("kind", line.kind.as_str()), ("state", state.as_str())];
+            jobs.sample(&labels, line.count(state) as f64);
+        }
+    }
+    type Value = fn(&QueueLine, Time) -> Option<f64>;
+    let columns: [(&str, &str, Value); 4] = [
+        ("watchbell_jobs_due", "Jobs of a kind that are queued and due.", |l, _| {
+            Some(l.stats.due as f64)
+        }),
+        (
+            "watchbell_jobs_oldest_due_age_seconds",
+            "For how long the oldest job that is due has waited; 0 when none is.",
+            |l, now| Some(l.oldest_age(now).map_or(0.0, seconds)),
+        ),
+        (
+            "watchbell_jobs_next_due_timestamp_seconds",
+            "Due time of the next job that is not due.",
+            |l, _| l.stats.next_due.map(|t| t.0 as f64 / 1e3),
+        ),
+        ("watchbell_jobs_consumed", "1 while a worker consumes the kind.", |l, _| {
+            Some(f64::from(u8::from(l.unconsumed.is_none())))
+        }),
+    ];
+    for (name, help, value) in columns {
+        let mut family = metrics.family(name, Kind::Gauge, help);
+        for line in &status.queue {
+            family.sample_if(&[("kind", line.kind.as_str())], value(line, status.now));
+        }
+    }
+}
+
+fn nodes(metrics: &mut Metrics, status: &Status) {
+    metrics
+        .family("watchbell_nodes", Kind::Gauge, "Nodes on the store whose session is open.")
+        .sample(&[], status.nodes.len() as f64);
+    type Value = fn(&NodeRecord, Time) -> Option<f64>;
+    let columns: [(&str, &str, Value); 5] = [
+        ("watchbell_node_overdue", "1 while a node is silent for too long.", |n, _| {
+            Some(f64::from(u8::from(n.overdue)))
+        }),
+        (
+            "watchbell_node_silence_seconds",
+            "Time since a node's newest sign of life, by the store's clock.",
+            |n, now| n.seen_at.map(|t| seconds(now.since(t).max(Millis::ZERO))),
+        ),
+        (
+            "watchbell_node_clock_skew_seconds",
+            "By how much the store's clock is ahead of the node's.",
+            |n, _| n.skew.map(seconds),
+        ),
+        ("watchbell_node_leases", "Workers whose lease a node holds.", |n, _| {
+            Some(n.holds.len() as f64)
+        }),
+        ("watchbell_node_jobs", "Jobs that a node holds.", |n, _| Some(n.jobs as f64)),
+    ];
+    for (name, help, value) in columns {
+        let mut family = metrics.family(name, Kind::Gauge, help);
+        for node in &status.nodes {
+            let session = &node.session;
+            let labels = [("host", session.host.as_str()), ("session", session.id.as_str())];
+            family.sample_if(&labels, value(node, status.now));
         }
     }
 }

@@ -4,7 +4,7 @@ use axum::extract::{FromRequestParts, RawQuery};
 use axum::http::request::Parts;
 use watchbell_api::ControlError;
 use watchbell_api::error::nearest;
-use watchbell_core::Time;
+use watchbell_core::{Millis, Time};
 
 use crate::problem::Failure;
 
@@ -65,6 +65,17 @@ impl Params {
         let value = parse(&text)
             .ok_or_else(|| ControlError::invalid(format!("`{key}={text}` is not {form}")))?;
         Ok(Some(value))
+    }
+
+    /// The number of an event or a job.
+    pub(crate) fn number(&mut self, key: &'static str, of: &str) -> Result<Option<i64>, Failure> {
+        self.parsed(key, &format!("the number of {of}"), |s| s.parse().ok())
+    }
+
+    /// A span of time.
+    pub(crate) fn span(&mut self, key: &'static str) -> Result<Option<Millis>, Failure> {
+        let parse = |text: String| Millis::parse(&text).map_err(ControlError::invalid);
+        Ok(self.one(key)?.map(parse).transpose()?)
     }
 
     /// An instant.

@@ -2,22 +2,24 @@
 
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, Extension, Path, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json as Answer, Router};
+use tokio::sync::watch;
 use watchbell_api::{
     ActBody, ActRequest, Action, BackfillRequest, Control, ControlError, DaemonStatus, EmitRequest,
     Readiness, ReadyCheck, RunOptions, RunRequest, VerifyRequest,
 };
-use watchbell_core::WorkerName;
-use watchbell_core::port::{EventQuery, JobQuery, WindowQuery};
-use watchbell_core::{job, window};
+use watchbell_core::port::WindowQuery;
+use watchbell_core::{WorkerName, window};
 
 use crate::Options;
+use crate::follow::{self, Follow};
 use crate::guard::{self, Json};
+use crate::jobs;
 use crate::params::{self, Params};
 use crate::problem::Failure;
 
@@ -26,6 +28,19 @@ type Reply<T> = Result<Answer<T>, Failure>;
 
 /// All routes over `control`, with their guards.
 pub fn router(control: Arc<dyn Control>, options: Options) -> Router {
+    // Without a sender nothing is ever told to stop.
+    let (_, never) = watch::channel(false);
+    stoppable(control, options, never)
+}
+
+/// The same; those who follow events are sent away when `stopping` turns true.
+pub(crate) fn stoppable(
+    control: Arc<dyn Control>,
+    options: Options,
+    stopping: watch::Receiver<bool>,
+) -> Router {
+    let following = Follow::new(&options, stopping);
+    let bulk_limit = DefaultBodyLimit::max(options.max_bulk_bytes);
     let body_limit = DefaultBodyLimit::max(options.max_body_bytes);
     let quick = Router::new()
         .route("/healthz", get(async || "ok"))
@@ -43,14 +58,19 @@ pub fn router(control: Arc<dyn Control>, options: Options) -> Router {
         .route("/api/v1/schedules", get(async |State(c): Ctl| answer(c.schedules().await)))
         .route("/api/v1/windows", get(windows))
         .route("/api/v1/windows/{series}/{start}", get(window_versions))
-        .route("/api/v1/events", get(events).post(emit))
+        .route("/api/v1/events", get(follow::events).post(emit))
         .route("/api/v1/dead-letters", get(dead_letters))
-        .route("/api/v1/jobs", get(jobs))
-        .route("/api/v1/jobs/{id}", get(job_by_id))
+        .route("/api/v1/jobs", get(jobs::list))
+        .route("/api/v1/jobs/{id}", get(jobs::one))
+        .route("/api/v1/kinds", get(async |State(c): Ctl| answer(c.kinds().await)))
+        .route("/api/v1/queue", get(async |State(c): Ctl| answer(c.queue().await)))
+        .route("/api/v1/nodes", get(async |State(c): Ctl| answer(c.nodes().await)))
         .route("/api/v1/explain/{*thing}", get(explain))
         .route_layer(from_fn_with_state(options, guard::time_limit));
-    // These compute, and take the time that it takes.
+    // These compute or change much, and take the time that it takes.
     let patient = Router::new()
+        .route("/api/v1/jobs/{id}", post(jobs::change))
+        .route("/api/v1/events/stream", get(follow::stream_events))
         .route("/api/v1/workers/{name}/run", post(run))
         .route("/api/v1/verify", post(verify))
         .route("/api/v1/windows/{series}/{start}/verify", get(verify_one))
@@ -58,11 +78,14 @@ pub fn router(control: Arc<dyn Control>, options: Options) -> Router {
             "/api/v1/backfills",
             get(async |State(c): Ctl| answer(c.backfills().await)).post(backfill),
         );
+    let bulk = Router::new().route("/api/v1/jobs", post(jobs::enqueue)).layer(bulk_limit);
     quick
         .merge(patient)
+        .merge(bulk)
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(body_limit)
+        .layer(Extension(following))
         .layer(from_fn(guard::local_host))
         .with_state(control)
 }
@@ -199,16 +222,6 @@ async fn backfill(
     answer(c.backfill(request).await)
 }
 
-async fn events(State(c): Ctl, mut params: Params) -> Reply<Vec<watchbell_core::EventRecord>> {
-    let query = EventQuery {
-        after: params.parsed("after", "the number of an event", |s| s.parse().ok())?,
-        kinds: params.all("kind"),
-        limit: params.limit(100)?,
-    };
-    params.finish()?;
-    answer(c.events(query).await)
-}
-
 async fn emit(State(c): Ctl, Json(request): Json<EmitRequest>) -> Result<Response, Failure> {
     Ok((StatusCode::CREATED, Answer(c.emit(request).await?)).into_response())
 }
@@ -220,25 +233,6 @@ async fn dead_letters(
     let limit = params.limit(100)?;
     params.finish()?;
     answer(c.dead_letters(limit).await)
-}
-
-async fn jobs(State(c): Ctl, mut params: Params) -> Reply<Vec<watchbell_core::port::JobRecord>> {
-    let states = "queued, running, succeeded, failed or cancelled";
-    let query = JobQuery {
-        kind: params.one("kind")?,
-        state: params.parsed("state", states, job::State::parse)?,
-        limit: params.limit(100)?,
-    };
-    params.finish()?;
-    answer(c.jobs(query).await)
-}
-
-async fn job_by_id(
-    State(c): Ctl,
-    Path(id): Path<String>,
-) -> Reply<watchbell_core::port::JobRecord> {
-    let number = id.parse().map_err(|_| ControlError::not_found("job", id, []))?;
-    answer(c.job(number).await)
 }
 
 async fn explain(

@@ -1,12 +1,10 @@
-//! What happened: cycles, due instants, changes of state, events, dead letters, jobs.
+//! What happened: cycles, due instants, changes of state, events, dead letters.
 
-use watchbell_core::port::{
-    CycleRecord, DeadLetter, JobRecord, OccurrenceRecord, Outcome, Transition,
-};
-use watchbell_core::{Cause, EventRecord, Time, job};
+use watchbell_core::port::{CycleRecord, DeadLetter, OccurrenceRecord, Outcome, Transition};
+use watchbell_core::{Cause, EventRecord, Time};
 
 use crate::print::style::{Style, Tone};
-use crate::print::table::{Cell, Table, facts};
+use crate::print::table::{Cell, Table};
 use crate::print::time::{relative, short, span};
 use crate::print::{cut, inline, worker};
 
@@ -135,63 +133,4 @@ pub fn dead_letters(letters: &[DeadLetter], now: Time, style: Style) -> String {
         ]);
     }
     table.print(style)
-}
-
-/// Jobs, as given.
-#[must_use]
-pub fn jobs(jobs: &[JobRecord], now: Time, style: Style) -> String {
-    if jobs.is_empty() {
-        return "no jobs\n".to_owned();
-    }
-    let mut table =
-        Table::new(&[">ID", "KIND", "STATE", ">ATTEMPTS", "DUE", "ENQUEUED", "KEY", "ERROR"]);
-    for j in jobs {
-        table.row(vec![
-            j.id.to_string().into(),
-            j.kind.as_str().into(),
-            Cell::new(j.state.as_str(), job_tone(j.state)),
-            format!("{}/{}", j.attempts, j.max_attempts).into(),
-            if j.state.is_final() { Cell::none() } else { relative(j.run_at, now).into() },
-            relative(j.created_at, now).into(),
-            Cell::or_none(j.unique_key.as_deref().map(|k| cut(k, 40))),
-            cut(j.error.as_deref().unwrap_or_default(), 80).into(),
-        ]);
-    }
-    table.print(style)
-}
-
-/// One job.
-#[must_use]
-pub fn job(j: &JobRecord, now: Time, style: Style) -> String {
-    let when = |t: Option<Time>| t.map(|t| format!("{} ({})", relative(t, now), short(t)));
-    let mut attempts = format!("{} of {}", j.attempts, j.max_attempts);
-    if j.reclaims > 0 {
-        attempts.push_str(&format!(", and {} taken over from a dead holder", j.reclaims));
-    }
-    facts(
-        style,
-        &[
-            ("job", Some(format!("{} ({})", style.strong(&j.id.to_string()), j.kind))),
-            ("state", Some(style.paint(j.state.as_str(), job_tone(j.state)))),
-            ("attempts", Some(attempts)),
-            ("priority", (j.priority != 0).then(|| j.priority.to_string())),
-            ("unique key", j.unique_key.clone()),
-            ("due", if j.state.is_final() { None } else { when(Some(j.run_at)) }),
-            ("enqueued", when(Some(j.created_at))),
-            ("started", when(j.started_at)),
-            ("finished", when(j.finished_at)),
-            ("cycle", j.cycle.map(|c| c.to_string())),
-            ("error", j.error.as_ref().map(|e| cut(e, 400))),
-            ("payload", Some(j.payload.to_string())),
-        ],
-    )
-}
-
-fn job_tone(state: job::State) -> Tone {
-    match state {
-        job::State::Succeeded => Tone::Good,
-        job::State::Failed => Tone::Bad,
-        job::State::Cancelled => Tone::Warn,
-        job::State::Queued | job::State::Running => Tone::Plain,
-    }
 }

@@ -3,7 +3,10 @@
 
 pub mod explain;
 pub mod history;
+pub mod job;
+pub mod node;
 pub mod plan;
+pub mod queue;
 pub mod status;
 pub mod style;
 pub mod table;

@@ -7,7 +7,7 @@ use watchbell_core::window::State;
 use crate::print::style::{Style, Tone};
 use crate::print::table::{Cell, Table};
 use crate::print::time::{short, span};
-use crate::print::{add, bytes, count, cut, worker};
+use crate::print::{add, bytes, count, cut, node as nodes, queue, worker};
 
 /// The whole picture.
 #[must_use]
@@ -20,6 +20,16 @@ pub fn status(status: &Status, style: Style) -> String {
     if !status.workers.is_empty() {
         text.push('\n');
         text.push_str(&worker::list(&status.workers, status.now, style));
+    }
+    if !status.queue.is_empty() {
+        text.push('\n');
+        text.push_str(&queue::live(&status.queue, status.now, style));
+    }
+    // One that is alone is described in the first line.
+    let alone = status.nodes.iter().all(|n| Some(&n.session.id) == status.node.session.as_ref());
+    if !alone {
+        text.push('\n');
+        text.push_str(&nodes::list(&status.nodes, status.now, style));
     }
     if !status.notices.is_empty() {
         text.push('\n');

@@ -44,8 +44,9 @@ fn every_command_of_the_design_is_there() {
     let commands = "demo,up,run-all,status,worker list,worker show,worker start,worker stop,worker \
                     pause,worker resume,worker restart,run,schedule list,schedule run,schedule \
                     start,schedule status,window list,window show,window verify,window \
-                    backfill,event list,event tail,event emit,job list,job show,explain,db \
-                    migrate,db check,db backup,db restore,config check,config show,config \
+                    backfill,event list,event tail,event emit,job enqueue,job list,job show,job \
+                    cancel,job retry,job redrive,job purge,job kinds,job stats,node list,explain,db \
+                    migrate,db check,db backup,db restore,db move,config check,config show,config \
                     schema,venue-sim,completions";
     let wanted: BTreeSet<&str> = commands.split(',').collect();
     let tree = Cli::command();
@@ -92,6 +93,19 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
         ("status -v -q", "cannot be used with"),
         ("worker pause", "<NAMES>..."),
         ("job show seven", "invalid digit"),
+        ("job enqueue", "<KIND>"),
+        ("job enqueue a {} --file f", "cannot be used with"),
+        ("job enqueue a --bulk f", "cannot be used with"),
+        ("job enqueue --bulk f --priority 1", "cannot be used with"),
+        ("job enqueue a --priority -1", "-1 is not in 0.."),
+        ("job enqueue a --max-attempts 0", "0 is not in 1.."),
+        ("job enqueue a --unique-in queued", "--key <KEY>"),
+        ("job enqueue a --key k --unique-in waiting", "possible values: queued, running"),
+        ("job enqueue a --at 2026-11-22 --in 5m", "cannot be used with"),
+        ("job enqueue a --in 5", "is not a duration"),
+        ("job cancel seven", "invalid digit"),
+        ("job cancel 7 --limit 0", "is not in 1..=10000"),
+        ("event tail --since 4 --last 3", "cannot be used with"),
         ("venue-sim --bind here", "invalid socket address"),
     ] {
         let error = parse(line).unwrap_err();
@@ -115,6 +129,22 @@ fn commands_become_tasks() {
     assert!(matches!(faults, Task::VenueSim(v) if v.fault == ["429=0.1", "slow"]));
     let cli = parse("status --data-dir /d --json").unwrap();
     assert!(cli.global.json && cli.global.data_dir.is_some());
+}
+
+/// Ctrl-C is their orderly end.
+#[test]
+fn what_goes_on_until_it_is_interrupted_is_known() {
+    for (line, follows) in [
+        ("event tail --follow", true),
+        ("event tail -f --json", true),
+        ("event tail", false),
+        ("status --watch", true),
+        ("status", false),
+        ("run a", false),
+    ] {
+        let Task::Ask(ask) = Task::from(parse(line).unwrap().command) else { panic!("{line}") };
+        assert_eq!(ask.follows(), follows, "{line}");
+    }
 }
 
 #[test]

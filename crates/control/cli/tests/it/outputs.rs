@@ -45,11 +45,39 @@ const COMMANDS: &[(&str, Exit, &str)] = &[
     ("event list --limit 4", Exit::Ok, "event_list"),
     ("event list --kind none", Exit::Ok, "event_list_empty"),
     ("event list --dead", Exit::Ok, "event_dead"),
-    ("event tail --after 2 --limit 4", Exit::Ok, "event_tail"),
+    ("event tail --since 2 --limit 4", Exit::Ok, "event_tail"),
+    ("event tail --last 2", Exit::Ok, "event_tail_last"),
     ("event emit deploy.finished --key api --payload {\"v\":1}", Exit::Ok, "event_emit"),
+    ("job enqueue export --priority 5 --in 10m", Exit::Ok, "job_enqueue"),
+    (
+        "job enqueue export {\"series\":\"m\"} --key export:market-30m --unique-in running,failed",
+        Exit::Ok,
+        "job_enqueue_duplicate",
+    ),
+    ("job enqueue expotr", Exit::Usage, "job_enqueue_unknown"),
+    ("job enqueue export {\"series\":7}", Exit::Usage, "job_enqueue_refused"),
+    ("job enqueue export {\"series\"", Exit::Usage, "job_enqueue_not_json"),
     ("job list", Exit::Ok, "job_list"),
+    ("job list --kind export --error full --limit 1", Exit::Ok, "job_list_page"),
+    ("job list --state succeeded", Exit::Ok, "job_list_empty"),
     ("job show 7", Exit::Ok, "job_show"),
-    ("job show 8", Exit::NotFound, "job_not_found"),
+    ("job show 9", Exit::Ok, "job_show_running"),
+    ("job show 10", Exit::NotFound, "job_not_found"),
+    ("job cancel 7 9", Exit::Ok, "job_cancel"),
+    ("job cancel 7 8", Exit::Refused, "job_cancel_ended"),
+    ("job cancel 7 77", Exit::NotFound, "job_cancel_unknown"),
+    ("job cancel", Exit::Usage, "job_cancel_which"),
+    ("job cancel --all --preview", Exit::Ok, "job_cancel_preview"),
+    ("job cancel --kind export", Exit::Usage, "job_cancel_unconfirmed"),
+    ("job retry --kind export --yes", Exit::Ok, "job_retry"),
+    ("job retry 8", Exit::Refused, "job_retry_failed"),
+    ("job redrive --error full --yes", Exit::Ok, "job_redrive"),
+    ("job purge --state failed --finished-before 2026-11-22 --yes", Exit::Ok, "job_purge"),
+    ("job kinds", Exit::Ok, "job_kinds"),
+    ("job kinds export", Exit::Ok, "job_kind"),
+    ("job kinds exprot", Exit::NotFound, "job_kind_not_found"),
+    ("job stats", Exit::Ok, "job_stats"),
+    ("node list", Exit::Ok, "node_list"),
     ("explain market-30m/2026-11-22T03:00:00Z", Exit::Ok, "explain"),
     ("explain market-30", Exit::NotFound, "explain_not_found"),
 ];
@@ -156,7 +184,23 @@ async fn json_is_exactly_what_the_control_answered() {
     is::<Emitted>("event emit a", &Emitted { id: 10 }).await;
     let all = JobQuery { limit: 50, ..JobQuery::default() };
     is::<Vec<JobRecord>>("job list", &c.jobs(all).await.unwrap()).await;
-    is::<JobRecord>("job show 7", &c.job(7).await.unwrap()).await;
+    is::<JobDetail>("job show 7", &c.job(7).await.unwrap()).await;
+    is::<Vec<Enqueued>>("job enqueue mail", &vec![Enqueued::Added(10)]).await;
+    let cancel = JobChange {
+        filter: JobFilter::default(),
+        action: JobAction::Cancel,
+        limit: CHANGE_LIMIT,
+        preview: true,
+        by: "ada".into(),
+    };
+    let found = c.change_jobs(cancel.clone()).await.unwrap();
+    is::<JobChanged>("job cancel --all --preview", &found).await;
+    let done = c.change_jobs(JobChange { preview: false, ..cancel }).await.unwrap();
+    is::<JobChanged>("job cancel --all --yes", &done).await;
+    is::<Vec<KindRecord>>("job kinds", &c.kinds().await.unwrap()).await;
+    is::<KindRecord>("job kinds mail", &c.kinds().await.unwrap()[1]).await;
+    is::<Vec<QueueLine>>("job stats", &c.queue().await.unwrap()).await;
+    is::<Vec<NodeRecord>>("node list", &c.nodes().await.unwrap()).await;
     let thing = "market-30m/2026-11-22T03:00:00Z";
     let explanation = c.explain(thing.into()).await.unwrap();
     is::<Explanation>(&format!("explain {thing}"), &explanation).await;
@@ -165,7 +209,7 @@ async fn json_is_exactly_what_the_control_answered() {
 #[tokio::test]
 async fn json_of_a_tail_is_a_line_an_event_and_of_an_error_a_problem() {
     let fake = Fake::default();
-    let ran = typed("event tail --after 4 --limit 2 --kind window.* --json", &fake).await;
+    let ran = typed("event tail --since 4 --limit 2 --kind window.* --follow --json", &fake).await;
     let ids: Vec<i64> =
         ran.out.lines().map(|l| serde_json::from_str::<EventRecord>(l).unwrap().id).collect();
     assert_eq!(ids, [6, 8]);
@@ -183,6 +227,120 @@ async fn a_misspelt_name_among_several_changes_nothing() {
     assert_eq!(fake.asked(), Vec::<String>::new());
 }
 
+/// Types a command with this input, and with somebody there to answer or not.
+async fn with_input(line: &str, input: &'static str, asks: bool, fake: &Fake) -> crate::Ran {
+    let change = move |out: &mut watchbell_cli::Out| {
+        out.input = Box::new(std::io::Cursor::new(input));
+        out.asks = asks;
+    };
+    typed_with(line, fake, change).await
+}
+
+#[tokio::test]
+async fn a_change_by_filter_waits_for_a_yes() {
+    let fake = Fake::default();
+    for (answer, exit, changes) in [
+        ("y\n", Exit::Ok, 1),
+        ("YES\n", Exit::Ok, 1),
+        ("n\n", Exit::Refused, 0),
+        ("\n", Exit::Refused, 0),
+        ("", Exit::Refused, 0),
+    ] {
+        let before = fake.asked().len();
+        let ran = with_input("job cancel --kind export", answer, true, &fake).await;
+        assert_eq!(ran.exit, exit, "{answer:?}");
+        assert!(ran.out.starts_with("would cancel 1 job\n"), "{}", ran.out);
+        assert!(ran.err.starts_with("cancel 1 job? [y/N] "), "{}", ran.err);
+        let asked = fake.asked().split_off(before);
+        let done = asked.iter().filter(|a| a.contains("preview: false")).count();
+        assert_eq!(done, changes, "{answer:?}: {asked:?}");
+    }
+    // Where nothing matches there is nothing to confirm.
+    let ran = with_input("job purge --kind none", "", true, &fake).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Ok, "would delete 0 jobs\n"));
+    // Scripts read JSON, and cannot answer.
+    let ran = with_input("job cancel --kind export --json", "y\n", true, &fake).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Usage, ""));
+}
+
+#[tokio::test]
+async fn nothing_is_changed_but_by_a_confirmed_order() {
+    let fake = Fake::default();
+    for line in ["job cancel --kind export", "job cancel 7 8", "job cancel 7 77", "job purge"] {
+        typed(line, &fake).await;
+    }
+    let changed: Vec<_> =
+        fake.asked().into_iter().filter(|a| a.contains("preview: false")).collect();
+    assert_eq!(changed, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn jobs_are_read_from_the_input_and_from_files() {
+    let fake = Fake::default();
+    let ran = with_input("job enqueue export -", "{\"series\": \"m\"}", false, &fake).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Ok, "job 10 added\n"));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("payload.json");
+    let line = format!("job enqueue export --file {}", file.display());
+    let ran = typed(&line, &fake).await;
+    assert_eq!(ran.exit, Exit::Usage);
+    assert!(ran.err.starts_with("error: cannot read ") && ran.err.contains("because:"));
+    std::fs::write(&file, "{\"series\": \"from a file\"}").unwrap();
+    assert_eq!(typed(&line, &fake).await.exit, Exit::Ok);
+    assert!(fake.asked().last().unwrap().contains("from a file"));
+}
+
+#[tokio::test]
+async fn a_bulk_file_is_taken_whole_or_refused_with_its_lines() {
+    let fake = Fake::default();
+    let bulk = async |text| with_input("job enqueue --bulk -", text, false, &fake).await;
+    let good = "{\"kind\": \"mail\"}\n\n{\"kind\": \"export\", \"unique_key\": \
+                \"export:market-30m\", \"unique_in\": [\"queued\"]}\n{\"kind\": \"mail\"}";
+    let ran = bulk(good).await;
+    let said = "2 jobs added: 10 to 11; 1 was not: its key is taken\n";
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Ok, said));
+    let enqueued = fake.asked().len();
+    let ran = bulk("{\"kind\": \"mail\"}\n\n{\"kid\": 1}\n{\"kind\"").await;
+    assert_eq!(ran.exit, Exit::Usage);
+    assert_eq!(
+        ran.err,
+        "error: 2 of 3 lines of - cannot be read as a job; nothing was added\n  \
+           because: -:3: unknown field `kid`, expected one of `kind`, `payload`, `unique_key`, \
+         `unique_in`, `limit_key`, `run_at`, `priority`, `max_attempts` (column 6)\n  \
+           because: -:4: EOF while parsing an object (column 7)\n\
+         help: a line is like {\"kind\": \"export\", \"payload\": {}}\n"
+    );
+    assert_eq!(fake.asked().len(), enqueued);
+    // What the store refuses is told by its line as well.
+    let ran =
+        bulk("\n{\"kind\": \"mail\"}\n\n{\"kind\": \"mail\", \"payload\": {\"series\": 7}}").await;
+    assert_eq!(ran.err, "error: -:4: payload.series: 7 is not of type \"string\"\n");
+}
+
+#[tokio::test]
+async fn options_of_a_job_arrive() {
+    let fake = Fake::default();
+    let line = "job enqueue export --key k --unique-in running,succeeded --limit-key BTC \
+                --priority 0 --at 2026-11-23 --max-attempts 1";
+    assert_eq!(typed(line, &fake).await.exit, Exit::Ok);
+    let job = watchbell_core::NewJob {
+        unique_key: Some("k".into()),
+        unique_in: watchbell_core::job::Mask::of(&[
+            watchbell_core::job::State::Running,
+            watchbell_core::job::State::Succeeded,
+        ]),
+        limit_key: Some("BTC".into()),
+        run_at: Some(fixture::at("2026-11-23")),
+        priority: Some(0),
+        max_attempts: Some(1),
+        ..watchbell_core::NewJob::new("export", serde_json::json!({}))
+    };
+    assert_eq!(fake.asked(), [format!("enqueue {:?}", [job])]);
+    typed("job enqueue export --in 1h", &fake).await;
+    let due = fixture::later("1h");
+    assert!(fake.asked()[1].contains(&format!("run_at: Some({due:?})")), "{:?}", fake.asked());
+}
+
 #[tokio::test]
 async fn a_reader_that_leaves_ends_what_is_followed() {
     let fake = Fake::default();
@@ -191,7 +349,7 @@ async fn a_reader_that_leaves_ends_what_is_followed() {
         let global = watchbell_cli::Global::default();
         *out = watchbell_cli::Out::to(Box::new(paper), Box::new(std::io::sink()), &global);
     };
-    let ran = typed_with("event tail", &fake, gone).await;
+    let ran = typed_with("event tail --follow", &fake, gone).await;
     assert_eq!(ran.exit, Exit::Ok);
 }
 

@@ -86,9 +86,38 @@ async fn every_route_answers_and_every_mistake_is_a_problem_document() {
         (Method::POST, "/api/v1/events", Some(r#"{"kind":"a.b"}"#), 201),
         (Method::POST, "/api/v1/events", Some("[]"), 400),
         (Method::GET, "/api/v1/dead-letters", None, 200),
+        (Method::GET, "/api/v1/events?after=3&wait=10s", None, 200),
+        (Method::GET, "/api/v1/events?after=3&wait=soon", None, 400),
+        (Method::GET, "/api/v1/events?wait=10s", None, 400),
+        (Method::GET, "/api/v1/events/stream?after=soon", None, 400),
+        (Method::POST, "/api/v1/jobs", Some(r#"{"kind":"export"}"#), 201),
+        (Method::POST, "/api/v1/jobs", Some(r#"[{"kind":"export"},{"kind":"mail"}]"#), 201),
+        (
+            Method::POST,
+            "/api/v1/jobs",
+            Some(r#"{"kind":"export","unique_key":"export:market-30m"}"#),
+            200,
+        ),
+        (Method::POST, "/api/v1/jobs", Some(r#"{"kind":"expotr"}"#), 422),
+        (Method::POST, "/api/v1/jobs", Some(r#"[{"kind":"mail"},{"kid":"mail"}]"#), 422),
+        (Method::POST, "/api/v1/jobs", Some(r#"{"kind":"mail","priority":"high"}"#), 422),
+        (Method::POST, "/api/v1/jobs", Some(r#"{"kind":"mail",}"#), 400),
+        (Method::POST, "/api/v1/jobs", None, 415),
+        (Method::GET, "/api/v1/jobs?kind=export&error=full&before=9&id=8&id=7", None, 200),
+        (Method::GET, "/api/v1/jobs?id=seven", None, 400),
+        (Method::GET, "/api/v1/jobs?created_before=2026-11-22T00:00:00Z", None, 200),
+        (Method::POST, "/api/v1/jobs/cancel", Some(r#"{"filter":{"ids":[7]}}"#), 200),
+        (Method::POST, "/api/v1/jobs/purge", Some(r#"{"all":true,"preview":true}"#), 200),
+        (Method::POST, "/api/v1/jobs/purge", Some("{}"), 400),
+        (Method::POST, "/api/v1/jobs/purge", Some(r#"{"filter":{"kid":"mail"}}"#), 400),
+        (Method::POST, "/api/v1/jobs/explode", Some(r#"{"all":true}"#), 404),
+        (Method::GET, "/api/v1/kinds", None, 200),
+        (Method::GET, "/api/v1/queue", None, 200),
+        (Method::GET, "/api/v1/nodes", None, 200),
         (Method::GET, "/api/v1/jobs?state=queued", None, 200),
         (Method::GET, "/api/v1/jobs/7", None, 200),
         (Method::GET, "/api/v1/jobs/seven", None, 404),
+        (Method::GET, "/api/v1/jobs/77", None, 404),
         (Method::GET, "/api/v1/explain/market-30m/2026-11-22T03:00:00Z", None, 200),
         (Method::GET, "/api/v1/explain/nothing", None, 404),
         (Method::GET, "/", None, 404),
@@ -191,6 +220,87 @@ async fn a_body_beyond_the_limit_is_refused() {
     let (status, _) = ask(&server, Method::POST, "/api/v1/events", Some(&body)).await;
     assert_eq!(status, 413);
     assert!(server.fake.asked().is_empty());
+}
+
+#[tokio::test]
+async fn jobs_have_a_limit_of_their_own_and_say_where_they_are_wrong() {
+    let options = Options { max_body_bytes: 100, max_bulk_bytes: 1_000, ..Options::default() };
+    let server = Server::with(Fake::default(), options).await;
+    let job = |size| format!(r#"{{"kind":"mail","payload":"{}"}}"#, "x".repeat(size));
+    let (status, answer) = ask(&server, Method::POST, "/api/v1/jobs", Some(&job(500))).await;
+    assert_eq!((status, answer), (201, json!([{ "added": 10 }])));
+    let (status, _) = ask(&server, Method::POST, "/api/v1/jobs", Some(&job(2_000))).await;
+    assert_eq!(status, 413);
+    let body = r#"[{"kind":"mail"},{"kind":"export","payload":{"series":7}}]"#;
+    let (_, p) = ask(&server, Method::POST, "/api/v1/jobs", Some(body)).await;
+    assert_eq!(p["type"], "urn:watchbell:problem:bad-input");
+    assert_eq!((&p["status"], &p["place"]), (&json!(422), &json!("jobs[1].payload.series")));
+    assert_eq!(p["detail"], "jobs[1].payload.series: 7 is not of type \"string\"");
+    let (_, p) = ask(&server, Method::POST, "/api/v1/jobs/purge", Some("{}")).await;
+    assert_eq!(p["help"], "name some jobs, or say `\"all\": true`");
+}
+
+/// Reads a stream until it holds `text`.
+async fn read_until(response: &mut reqwest::Response, text: &str) -> String {
+    let mut all = String::new();
+    while !all.contains(text) {
+        let piece = response.chunk().await.unwrap().expect("the stream goes on");
+        all.push_str(std::str::from_utf8(&piece).unwrap());
+    }
+    all
+}
+
+#[tokio::test]
+async fn events_are_streamed_from_where_the_client_left() {
+    let clock = Clock::manual(Time(0));
+    let options = Options { clock: clock.clone(), max_followers: 2, ..Options::default() };
+    let server = Server::with(Fake::default(), options).await;
+    drop(server.client());
+    let url = format!("{}/api/v1/events/stream", server.bound.url());
+    let http = reqwest::Client::new();
+    let mut first = http.get(format!("{url}?after=7")).send().await.unwrap();
+    assert_eq!(first.headers()["content-type"], "text/event-stream");
+    let text = read_until(&mut first, "id: 9\n").await;
+    assert!(text.starts_with(": events after 7\n\nid: 8\ndata: {\"id\":8,"), "{text}");
+    assert!(text.ends_with("}\n\n"), "{text}");
+    // The number that a browser sends when it comes back wins over the one in its address.
+    let again = http.get(format!("{url}?after=7&kind=worker.*")).header("last-event-id", "8");
+    let mut second = again.send().await.unwrap();
+    let text = read_until(&mut second, "id: ").await;
+    assert!(text.contains("id: 9\n") && !text.contains("id: 8\n"), "{text}");
+    // There is a limit to how many follow, and a place is free again when one leaves.
+    let (status, problem) = ask(&server, Method::GET, "/api/v1/events/stream", None).await;
+    assert_eq!(status, 503);
+    assert_eq!(problem["detail"], "2 clients follow the events already");
+    let (status, _) = ask(&server, Method::GET, "/api/v1/events?after=3&wait=1s", None).await;
+    assert_eq!(status, 503);
+    // Nobody who follows holds up a node that stops: the clock stands still.
+    server.stop.send(()).unwrap();
+    server.bound.stopped().await.unwrap();
+    let mut rest = String::new();
+    while let Some(piece) = first.chunk().await.unwrap() {
+        rest.push_str(std::str::from_utf8(&piece).unwrap());
+    }
+    assert!(!rest.contains("id:"), "{rest}");
+}
+
+#[tokio::test]
+async fn a_stream_without_a_place_begins_with_what_comes() {
+    let server = Server::of(Fake::default()).await;
+    drop(server.client());
+    let url = format!("{}/api/v1/events/stream?kind=window.*", server.bound.url());
+    let mut stream = reqwest::Client::new().get(url).send().await.unwrap();
+    let text = read_until(&mut stream, "\n\n").await;
+    assert!(text.starts_with(": events after 8\n\n"), "{text}");
+}
+
+#[tokio::test]
+async fn a_store_that_fails_ends_a_stream_with_the_problem() {
+    let server = Server::of(Fake { broken: true, ..Fake::default() }).await;
+    drop(server.client());
+    let url = format!("{}/api/v1/events/stream?after=1", server.bound.url());
+    let text = reqwest::Client::new().get(url).send().await.unwrap().text().await.unwrap();
+    assert!(text.contains("event: problem\ndata: {\"type\":\"urn:watchbell:problem:una"), "{text}");
 }
 
 #[tokio::test]

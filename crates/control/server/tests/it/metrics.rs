@@ -85,4 +85,15 @@ fn the_runtimes_metrics_are_read_back_as_they_are() {
     assert_eq!(get("watchbell_worker_state", &running), Some(1.0));
     let complete = [("series", "market-30m"), ("state", "complete")];
     assert_eq!(get("watchbell_windows", &complete), Some(342.0));
+    let failed = [("kind", "export"), ("state", "failed")];
+    assert_eq!(get("watchbell_jobs", &failed), Some(1.0));
+    assert_eq!(get("watchbell_jobs", &[("kind", "mail"), ("state", "succeeded")]), Some(0.0));
+    assert_eq!(get("watchbell_jobs_due", &[("kind", "export")]), Some(1_203.0));
+    assert_eq!(get("watchbell_jobs_oldest_due_age_seconds", &[("kind", "export")]), Some(95.0));
+    assert_eq!(get("watchbell_jobs_consumed", &[("kind", "mail")]), Some(0.0));
+    assert_eq!(get("watchbell_nodes", &[]), Some(2.0));
+    let silent = [("host", "helm"), ("session", "s-11c0")];
+    assert_eq!(get("watchbell_node_overdue", &silent), Some(1.0));
+    assert_eq!(get("watchbell_node_clock_skew_seconds", &silent), Some(-2.5));
+    assert_eq!(get("watchbell_node_silence_seconds", &silent), Some(41.0));
 }

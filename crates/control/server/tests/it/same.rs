@@ -2,11 +2,11 @@
 
 use proptest::prelude::*;
 use watchbell_api::{
-    ActRequest, Action, BackfillRequest, Control, EmitRequest, HttpControl, RunOptions, RunRequest,
-    VerifyRequest, WindowRef, discovery,
+    ActRequest, Action, BackfillRequest, Control, EmitRequest, HttpControl, JOB_ACTIONS, MAX_BULK,
+    RunOptions, RunRequest, VerifyRequest, WindowRef, discovery,
 };
-use watchbell_core::port::{EventQuery, JobQuery, WindowQuery};
-use watchbell_core::{Millis, Time, job, window};
+use watchbell_core::port::{EventQuery, JobChange, JobFilter, JobQuery, WindowQuery};
+use watchbell_core::{Millis, NewJob, Time, job, window};
 
 use crate::Server;
 use crate::fixture::{self, Fake, at};
@@ -24,6 +24,40 @@ fn window_queries() -> Vec<WindowQuery> {
             ..all.clone()
         },
         WindowQuery { from: Some(Time(-1)), to: Some(Time(20_000_101)), ..all },
+    ]
+}
+
+fn new_jobs() -> Vec<Vec<NewJob>> {
+    let job =
+        |kind: &str| NewJob::new(kind, serde_json::json!({ "series": "m", "x": [0.1, null] }));
+    let all = NewJob {
+        unique_key: Some("export:market-30m".into()),
+        unique_in: job::Mask::EVER,
+        limit_key: Some("ü/?#".into()),
+        run_at: Some(at("2026-11-22T02:30:00.001Z")),
+        priority: Some(7),
+        max_attempts: Some(1),
+        ..job("export")
+    };
+    let wrong = NewJob { payload: serde_json::json!({ "series": 7 }), ..job("mail") };
+    vec![vec![], vec![job("mail")], vec![job("export"), all], vec![job("mail"), wrong]]
+}
+
+fn filters() -> Vec<JobFilter> {
+    let any = JobFilter::default();
+    vec![
+        any.clone(),
+        JobFilter { ids: vec![7, 9, -1], ..any.clone() },
+        JobFilter { kind: Some("export".into()), state: Some(job::State::Failed), ..any.clone() },
+        JobFilter { kind: Some("a&b=c".into()), ..any.clone() },
+        JobFilter { unique_key: Some("export:market-30m".into()), ..any.clone() },
+        JobFilter { limit_key: Some("market-30m".into()), ..any.clone() },
+        JobFilter { error: Some("target is".into()), ..any.clone() },
+        JobFilter {
+            created_before: Some(Time(i64::MAX)),
+            finished_before: Some(fixture::NOW),
+            ..any
+        },
     ]
 }
 
@@ -105,15 +139,31 @@ async fn every_method(a: &Fake, b: &HttpControl, names: &[&str]) {
     };
     drop(same!(a, b, emit(emit.clone())));
     drop(same!(a, b, dead_letters(5)));
-    for (kind, state) in
-        [(None, None), (Some("export"), Some(job::State::Failed)), (Some("none"), None)]
-    {
-        let kind = kind.map(str::to_owned);
-        drop(same!(a, b, jobs(JobQuery { kind: kind.clone(), state, limit: 10 })));
+    for wait in [Millis::ZERO, Millis::from_secs(60)] {
+        let query = EventQuery { after: Some(4), kinds: vec!["window.*".into()], limit: 7 };
+        drop(same!(a, b, next_events(query.clone(), wait)));
     }
-    for id in [7, 8, -1] {
+    for jobs in new_jobs() {
+        drop(same!(a, b, enqueue(jobs.clone())));
+    }
+    for filter in filters() {
+        for (before, limit) in [(None, 10), (Some(8), 1)] {
+            drop(same!(a, b, jobs(JobQuery { filter: filter.clone(), before, limit })));
+        }
+        for (_, action) in JOB_ACTIONS {
+            for preview in [true, false] {
+                let by = "ada".to_owned();
+                let change = JobChange { filter: filter.clone(), action, limit: 2, preview, by };
+                drop(same!(a, b, change_jobs(change.clone())));
+            }
+        }
+    }
+    for id in [7, 8, 9, 10, -1] {
         drop(same!(a, b, job(id)));
     }
+    drop(same!(a, b, kinds()));
+    drop(same!(a, b, queue()));
+    drop(same!(a, b, nodes()));
     for thing in ["market-30m/2026-11-22T03:00:00Z", "a b/ü?#%", "nothing"] {
         drop(same!(a, b, explain(thing.to_owned())));
     }
@@ -154,6 +204,17 @@ async fn a_node_whose_store_fails_gives_the_same_errors() {
     assert_eq!(error.reason().help.as_deref(), Some("run `watchbell db check`"));
     // Readiness is the question whether it fails.
     assert!(!http.ready().await.unwrap().ready);
+}
+
+/// They would be cut off on their way, which tells nobody why.
+#[tokio::test]
+async fn more_jobs_than_a_request_takes_are_not_sent() {
+    let server = Server::of(Fake::default()).await;
+    let job = NewJob::new("mail", serde_json::Value::String("x".repeat(MAX_BULK)));
+    let error = server.client().enqueue(vec![job]).await.unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.reason().help.unwrap().contains("several parts"));
+    assert_eq!(server.fake.asked(), Vec::<String>::new());
 }
 
 #[tokio::test]

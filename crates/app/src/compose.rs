@@ -1,6 +1,7 @@
 //! Where everything meets: from a configuration to a running node.
 
 use std::collections::BTreeSet;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -12,14 +13,16 @@ use watchbell_core::{Definition, SessionId, Time, Trigger, Worker, WorkerName};
 use watchbell_db::Database;
 use watchbell_engine::health::{HealthScan, Housekeeping};
 use watchbell_engine::{Node, Options};
+use watchbell_exec::{ExecWorker, Programs, Reaper};
 use watchbell_market::CallLog;
 use watchbell_server::Bound;
 use watchbell_venues::binance::{self, BinanceClient};
 
-use crate::config::{Catalog, Config, ConfigError, Market};
+use crate::config::{self, Catalog, Config, ConfigError, Market};
 use crate::demo::{self, Marker};
 use crate::installation::{self, Held, Opened};
 use crate::local::{LocalControl, Parts};
+use crate::upkeep::Mark;
 
 /// Workers and their definitions, with the configuration's overrides applied.
 pub(crate) type Workers = Vec<(Definition, Arc<dyn Worker>)>;
@@ -94,6 +97,10 @@ pub(crate) fn definitions(config: &Config) -> Result<Vec<Definition>, ControlErr
     let mut all = watchbell_market::definitions(&market(config));
     all.push(Housekeeping::definition().map_err(|e| ControlError::internal(e.to_string()))?);
     all.push(HealthScan::definition(config.node.health_scan));
+    all.extend(config.programs.iter().map(|p| p.definition.clone()));
+    if !config.programs.is_empty() {
+        all.push(Reaper::definition());
+    }
     config.apply_overrides(all).map_err(|e| invalid(&e))
 }
 
@@ -103,6 +110,7 @@ pub(crate) fn workers(
     store: &Arc<dyn Store>,
     db: &Database,
     client: &BinanceClient,
+    clock: &Clock,
     log: CallLog,
 ) -> Result<Workers, ControlError> {
     let definitions = definitions(config)?;
@@ -118,6 +126,15 @@ pub(crate) fn workers(
     all.push(Arc::new(housekeeping));
     let every = config.node.health_scan;
     all.push(Arc::new(HealthScan::new(Arc::clone(store), every, &definitions)));
+    let programs = Programs::new(&config.data_dir, clock.clone());
+    for own in &config.programs {
+        let changed = definitions.iter().find(|d| d.name == own.definition.name);
+        let definition = changed.unwrap_or(&own.definition).clone();
+        all.push(Arc::new(ExecWorker::new(definition, own.spec.clone(), Arc::clone(&programs))));
+    }
+    if !config.programs.is_empty() {
+        all.push(Arc::new(Reaper::new(programs)));
+    }
     Ok(definitions.into_iter().zip(all).collect())
 }
 
@@ -129,6 +146,8 @@ pub(crate) fn invalid(error: &ConfigError) -> ControlError {
 /// The engine's options of a configuration.
 pub(crate) fn options(config: &Config) -> Options {
     let mut options = Options::new(&config.data_dir);
+    options.exclusive = matches!(config.store, config::Store::File(_));
+    options.profile_name.clone_from(&config.profile.name);
     options.lease_ttl = config.node.lease_ttl;
     options.lease_renew = config.node.lease_renew;
     options.stop_grace = config.node.stop_grace;
@@ -172,6 +191,8 @@ pub(crate) struct Run {
     pub(crate) history_from: Time,
     /// Which simulated market the store is for; none for the real one.
     pub(crate) simulated: Option<serde_json::Value>,
+    /// Goes on with a store that was moved away.
+    pub(crate) force: bool,
 }
 
 /// The setting that says so in the store itself, so that a copy of the file knows it too.
@@ -179,10 +200,12 @@ pub(crate) const SIMULATED: &str = "simulated-market";
 
 /// Opens the installation and starts its node. On an error nothing is left running.
 pub(crate) async fn start(config: &Config, run: Run) -> Result<Running, ControlError> {
-    let Run { clock, only_timed, history_from, simulated } = run;
+    let Run { clock, only_timed, history_from, simulated, force } = run;
     let now = clock.now();
     let held = installation::hold(&config.data_dir)?;
-    let opened = installation::open(config, now).await?;
+    let opened = installation::open_patiently(config, &clock).await?;
+    let now = clock.now().max(now);
+    refuse_half(config, &opened, force).await?;
     same_market(&*opened.store, simulated, config, now).await?;
     let market = &config.market;
     watchbell_market::seed(&opened.db, &market.symbols, &market.windows, history_from, now)
@@ -191,7 +214,8 @@ pub(crate) async fn start(config: &Config, run: Run) -> Result<Running, ControlE
     let log = CallLog::default();
     let client = client(config, &clock, &log)?;
     restore_ban(&*opened.store, &client, now).await?;
-    let workers = workers(config, &opened.store, &opened.db, &client, log)?;
+    let workers = workers(config, &opened.store, &opened.db, &client, &clock, log)?;
+    end_forgotten(config, &clock).await?;
     let timed = |name: &WorkerName| {
         let def = workers.iter().find(|(d, _)| d.name == *name);
         def.is_some_and(|(d, _)| {
@@ -202,6 +226,8 @@ pub(crate) async fn start(config: &Config, run: Run) -> Result<Running, ControlE
         config.profile.workers.iter().filter(|n| !only_timed || timed(n)).cloned().collect();
     let mut options = options(config);
     options.profile = Some(profile);
+    let bind = http_address(config)?;
+    options.api = bind.map(|bind| format!("http://{bind}"));
     let session = session(now);
     let node = Node::start(
         Arc::clone(&opened.store),
@@ -225,7 +251,11 @@ pub(crate) async fn start(config: &Config, run: Run) -> Result<Running, ControlE
         tracing::warn!("{worker} needs {need}, which the profile leaves out: it starts without");
     }
     for path in &node.reconciled.missing {
-        tracing::error!("the files of artifact {path} are gone: publish it again");
+        if options.exclusive {
+            tracing::error!("the files of artifact {path} are gone: publish it again");
+        } else {
+            tracing::debug!("the files of artifact {path} are not on this node");
+        }
     }
     let parts = Parts {
         store: Arc::clone(&opened.store),
@@ -252,13 +282,43 @@ pub(crate) async fn start(config: &Config, run: Run) -> Result<Running, ControlE
         data_dir: config.data_dir.clone(),
         clock,
     };
-    if config.http.enabled
-        && let Err(e) = running.serve(config).await
+    if let Some(bind) = bind
+        && let Err(e) = running.serve(bind, config).await
     {
         running.stop("could not serve its API").await?;
         return Err(e);
     }
     Ok(running)
+}
+
+/// Refuses half a copy, and a store that was left behind unless forced.
+async fn refuse_half(config: &Config, opened: &Opened, force: bool) -> Result<(), ControlError> {
+    let mark = Mark::read(&*opened.store).await?;
+    let refusal = mark.and_then(|mark| mark.refusal(&config.store.location(), force));
+    refusal.map_or(Ok(()), Err)
+}
+
+/// Where the API will answer, if it is served: other nodes are told before it does, so a port that
+/// the system may choose is chosen now.
+fn http_address(config: &Config) -> Result<Option<SocketAddr>, ControlError> {
+    let bind = config.http.bind;
+    if !config.http.enabled || bind.port() != 0 {
+        return Ok(config.http.enabled.then_some(bind));
+    }
+    let free = TcpListener::bind(bind).and_then(|listener| listener.local_addr());
+    free.map(Some)
+        .map_err(|e| ControlError::unavailable(format!("cannot serve on {bind}")).because(&e))
+}
+
+/// Programs whose workers are no longer configured, so that no worker of theirs ends them.
+async fn end_forgotten(config: &Config, clock: &Clock) -> Result<(), ControlError> {
+    if config.programs.is_empty() {
+        let programs = Programs::new(&config.data_dir, clock.clone());
+        programs.sweep(clock.now()).await.map_err(|e| {
+            ControlError::unavailable("cannot look for programs of an earlier run").because(&e)
+        })?;
+    }
+    Ok(())
 }
 
 /// Simulated and real candles never meet in one store.
@@ -271,7 +331,7 @@ async fn same_market(
     let failed = |e| ControlError::unavailable(watchbell_core::chain(&e));
     match (store.setting(SIMULATED).await.map_err(failed)?, simulated) {
         (Some(known), Some(market)) if known == market => Ok(()),
-        (Some(_), _) => Err(demo::simulated(&config.data_dir)),
+        (Some(_), _) => Err(demo::simulated(&format!("the store {}", config.store.location()))),
         (None, Some(market)) => store.set_setting(SIMULATED, market, now).await.map_err(failed),
         (None, None) => Ok(()),
     }
@@ -298,14 +358,14 @@ async fn restore_ban(
 }
 
 impl Running {
-    async fn serve(&mut self, config: &Config) -> Result<(), ControlError> {
+    async fn serve(&mut self, bind: SocketAddr, config: &Config) -> Result<(), ControlError> {
         let (stop, stopped) = oneshot::channel::<()>();
         let options = watchbell_server::Options {
             data_dir: Some(config.data_dir.clone()),
             ..watchbell_server::Options::default()
         };
         let bound = watchbell_server::serve(
-            config.http.bind,
+            bind,
             Arc::clone(&self.control) as Arc<dyn Control>,
             options,
             async move {
@@ -316,7 +376,6 @@ impl Running {
         .await
         .map_err(|e| ControlError::unavailable(watchbell_core::chain(&e)))?;
         let url = bound.url();
-        // The port may have been chosen by the system, so the address is known only now.
         self.control.serving_at(url.clone());
         let file = NodeFile {
             pid: std::process::id(),
@@ -363,14 +422,17 @@ pub(crate) async fn offline(
     let demo = Marker::read(&config.data_dir)?;
     if demo.is_some() {
         config.venue = demo::no_venue(&config.venue);
+        config.store.obey_caller();
     }
     let opened = installation::open_existing(&config, clock.now()).await?;
+    // What was left behind may still be looked at.
+    refuse_half(&config, &opened, true).await?;
     if let Some(marker) = demo {
         clock = Clock::scaled(marker.last_known(&*opened.store).await?, 1.0);
     }
     let log = CallLog::default();
     let client = client(&config, &clock, &log)?;
-    let workers = workers(&config, &opened.store, &opened.db, &client, log)?;
+    let workers = workers(&config, &opened.store, &opened.db, &client, &clock, log)?;
     Ok(LocalControl::new(Parts {
         store: opened.store,
         db: opened.db,

@@ -15,12 +15,13 @@ use watchbell_api::{Control, ControlError, Reason};
 use watchbell_cli::args::{DemoArgs, HttpArgs};
 use watchbell_cli::{Exit, Out, Progress, print};
 use watchbell_clock::{Clock, Stopwatch};
-use watchbell_core::port::{EventQuery, Store};
+use watchbell_core::port::{self, EventQuery};
 use watchbell_core::{EventRecord, Millis, Time, chain, window};
 use watchbell_venues::sim::{FaultScript, Limits, Market, SimConfig, Simulator};
 
 use crate::compose::{self, Run, Running};
-use crate::config::{Config, Venue};
+use crate::config::{Config, Store, Venue};
+use crate::installation::{self, Opener};
 use crate::signals::Signals;
 
 /// Where a demonstration lives unless told otherwise.
@@ -84,7 +85,7 @@ impl Marker {
     }
 
     /// The newest instant of the market that the store has seen.
-    pub(crate) async fn last_known(&self, store: &dyn Store) -> Result<Time, ControlError> {
+    pub(crate) async fn last_known(&self, store: &dyn port::Store) -> Result<Time, ControlError> {
         let failed = |e| ControlError::unavailable(chain(&e));
         let workers = store.workers().await.map_err(failed)?;
         let seen =
@@ -100,17 +101,17 @@ impl Marker {
     /// For a store without a marker beside it: a restored copy of this market's, which goes on where
     /// it was. Any other store is left alone.
     async fn restored(self, config: &Config) -> Result<Self, ControlError> {
-        let opened = crate::installation::open(config, self.wall).await?;
+        let opened = installation::open(config, Opener::Command, self.wall).await?;
         let known = opened.store.setting(compose::SIMULATED).await;
         let known = known.map_err(|e| ControlError::unavailable(chain(&e)))?;
         let market = self.last_known(&*opened.store).await?;
-        opened.db.close().await.map_err(|e| crate::installation::trouble(&e))?;
+        opened.db.close().await.map_err(|e| installation::trouble(&e))?;
         if known != Some(self.setting()) {
             return Err(ControlError::conflict(format!(
-                "the data directory {} holds a store that is not this demonstration's",
-                config.data_dir.display()
+                "the store {} is not this demonstration's",
+                config.store.location()
             ))
-            .help("choose another one with --data-dir DIR"));
+            .help("choose another data directory with --data-dir DIR, or another store.url"));
         }
         Ok(Self { market, ..self })
     }
@@ -133,17 +134,14 @@ fn unreadable(path: &Path) -> ControlError {
 pub(crate) fn refuse_simulated(data_dir: &Path) -> Result<(), ControlError> {
     match Marker::read(data_dir)? {
         None => Ok(()),
-        Some(_) => Err(simulated(data_dir)),
+        Some(_) => Err(simulated(&format!("the data directory {}", data_dir.display()))),
     }
 }
 
 /// Why real work does not go on here.
-pub(crate) fn simulated(data_dir: &Path) -> ControlError {
-    ControlError::conflict(format!(
-        "the data directory {} belongs to a demonstration: its market is simulated",
-        data_dir.display()
-    ))
-    .help("use `watchbell demo`, or another directory with --data-dir DIR")
+pub(crate) fn simulated(what: &str) -> ControlError {
+    ControlError::conflict(format!("{what} belongs to a demonstration: its market is simulated"))
+        .help("use `watchbell demo`, another directory with --data-dir DIR, or another store.url")
 }
 
 /// No venue: for commands on a demonstration that does not run.
@@ -168,6 +166,14 @@ pub(crate) async fn run(
         .join(" ; ")
         .parse()
         .map_err(|e| ControlError::invalid(Reason::from(format!("--fault: {e}"))))?;
+    if let Store::Server(options) = &mut config.store {
+        // The market's clock runs faster than the server's: it decides what is due, also there. Of
+        // its seconds a lease must last for some more, since renewing takes real time.
+        options.caller_clock = true;
+        let longer = |span: Millis| Millis((span.0 as f64 * args.speed.clamp(1.0, 10.0)) as i64);
+        let node = &mut config.node;
+        (node.lease_ttl, node.lease_renew) = (longer(node.lease_ttl), longer(node.lease_renew));
+    }
     let market = Arc::new(open_market(args)?);
     let span = span(&market);
     let wall = Clock::system().now();
@@ -198,7 +204,9 @@ pub(crate) async fn run(
         config.data_dir.display()
     ));
     let simulated = Some(marker.setting());
-    let run = Run { clock: clock.clone(), only_timed: false, history_from, simulated };
+    let clock_of_market = clock.clone();
+    let run =
+        Run { clock: clock_of_market, only_timed: false, history_from, simulated, force: false };
     let lengths = config.market.windows.clone();
     let running = compose::start(&config, run).await?;
     let ended = show(args, &running, &clock, &lengths, target, span, &progress, out, signals).await;
@@ -284,7 +292,8 @@ async fn place(
     let seed = args.klines.is_none().then_some(args.seed);
     let klines = args.klines.as_ref().map(|dir| dir.canonicalize().unwrap_or_else(|_| dir.clone()));
     let mut known = Marker::read(&config.data_dir)?;
-    if known.is_none() && config.store.path.exists() {
+    let exists = installation::exists(config).await?;
+    if known.is_none() && exists {
         let fresh =
             Marker { seed, klines: klines.clone(), wall, market: span.0, speed: args.speed };
         known = Some(fresh.restored(config).await?);
@@ -297,10 +306,10 @@ async fn place(
             ))
             .help("remove it to begin anew, or choose another one with --data-dir DIR"));
         }
-        Some(m) if config.store.path.exists() => {
-            let opened = crate::installation::open(config, wall).await?;
+        Some(m) if exists => {
+            let opened = installation::open(config, Opener::Command, wall).await?;
             let last = m.last_known(&*opened.store).await?;
-            opened.db.close().await.map_err(|e| crate::installation::trouble(&e))?;
+            opened.db.close().await.map_err(|e| installation::trouble(&e))?;
             m.resume(last, wall)
         }
         _ => match (&klines, args.once) {
@@ -341,7 +350,7 @@ async fn catch_up(
 ) -> Result<(), ControlError> {
     let db = &running.opened.db;
     let store = &running.opened.store;
-    let failed = |e: watchbell_db::DbError| crate::installation::trouble(&e);
+    let failed = |e: watchbell_db::DbError| installation::trouble(&e);
     let until = target.floor(Millis::from_mins(1)) - Millis::from_mins(1);
     let candles = progress.step("candles", 1, "minutes");
     let windows = progress.step("windows", 1, "windows");
@@ -381,13 +390,16 @@ async fn catch_up(
     }
 }
 
-async fn newest_event(store: &dyn Store) -> Result<i64, ControlError> {
+async fn newest_event(store: &dyn port::Store) -> Result<i64, ControlError> {
     let query = EventQuery { after: None, kinds: Vec::new(), limit: 1 };
     let newest = store.events(query).await.map_err(|e| ControlError::unavailable(chain(&e)))?;
     Ok(newest.last().map_or(0, |e| e.id))
 }
 
-async fn events_after(store: &dyn Store, after: i64) -> Result<Vec<EventRecord>, ControlError> {
+async fn events_after(
+    store: &dyn port::Store,
+    after: i64,
+) -> Result<Vec<EventRecord>, ControlError> {
     let query = EventQuery {
         after: Some(after),
         kinds: ["window.*", "klines.gap", "klines.hole", "klines.repaired", "worker.state"]

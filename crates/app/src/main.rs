@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use serde_json::json;
-use watchbell_api::{ControlError, discovery};
+use watchbell_api::{Control, ControlError, discovery};
 use watchbell_cli::args::{ConfigCommand, Global, HttpArgs, UpArgs, UpMode, VenueSimArgs};
 use watchbell_cli::{Ask, Cli, Exit, Out, Task, completions, execute};
 use watchbell_clock::Clock;
@@ -157,7 +157,13 @@ async fn up(
     let signals = Signals::listen()?;
     let clock = Clock::system();
     let history_from = (clock.now() - config.market.history).floor(Millis::from_hours(3));
-    let run = Run { clock, only_timed: mode == UpMode::Schedules, history_from, simulated: None };
+    let run = Run {
+        clock,
+        only_timed: mode == UpMode::Schedules,
+        history_from,
+        simulated: None,
+        force: args.force,
+    };
     let running = tokio::select! {
         started = compose::start(&config, run) => started?,
         () = signals.stop() => return Ok(Exit::Ok),
@@ -166,8 +172,12 @@ async fn up(
         out.line(&format!("universe: {} symbols", config.market.symbols.len()));
     }
     let at = running.url().map_or_else(String::new, |url| format!(", API at {url}"));
+    let store = match &config.store {
+        config::Store::File(_) => String::new(),
+        config::Store::Server(_) => format!(", store {}", config.store.location()),
+    };
     out.remark(&format!(
-        "watchbell is up: profile {}, {} workers, data in {}{at}",
+        "watchbell is up: profile {}, {} workers, data in {}{store}{at}",
         config.profile.name,
         config.profile.workers.len(),
         config.data_dir.display()
@@ -202,7 +212,7 @@ async fn find_node(
 async fn asked(ask: &Ask, global: &Global, out: &mut Out) -> Result<Exit, ControlError> {
     let config = configured(global)?;
     if let Some(node) = discovery::connect(&config.data_dir, PROBE).await {
-        return execute(ask, &node, out).await;
+        return carry_out(ask, &node, out).await;
     }
     // What writes needs the directory to itself; what only reads does not.
     let writes = match ask {
@@ -219,10 +229,22 @@ async fn asked(ask: &Ask, global: &Global, out: &mut Out) -> Result<Exit, Contro
     // A node that serves no API is known by the directory that it holds.
     let elsewhere = held.is_none() && installation::in_use(&config.data_dir);
     let control = compose::offline(config, elsewhere).await?;
-    let ended = execute(ask, &control, out).await;
+    let ended = carry_out(ask, &control, out).await;
     control.close().await?;
     drop(held);
     ended
+}
+
+/// Carries out a question or an order. What goes on until it is interrupted ends in order then.
+async fn carry_out(ask: &Ask, control: &dyn Control, out: &mut Out) -> Result<Exit, ControlError> {
+    if !ask.follows() {
+        return execute(ask, control, out).await;
+    }
+    let signals = Signals::listen()?;
+    tokio::select! {
+        ended = execute(ask, control, out) => ended,
+        () = signals.stop() => Ok(Exit::Ok),
+    }
 }
 
 fn configuration(

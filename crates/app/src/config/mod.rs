@@ -16,6 +16,7 @@
 mod apply;
 mod check;
 mod env;
+mod exec;
 mod print;
 mod problem;
 mod raw;
@@ -33,15 +34,16 @@ use watchbell_core::WorkerName;
 use watchbell_core::worker::Profiles;
 
 pub(crate) use env::{Env, Gate, run_jobs_gate};
+pub(crate) use exec::Program;
 pub(crate) use print::{default_yaml, schema};
 pub(crate) use problem::ConfigError;
 pub(crate) use raw::{Log, LogFormat, Synchronous};
-pub(crate) use resolve::{Market, Venue};
+pub(crate) use resolve::{Market, Store, StoreFile, Venue};
 
 use check::Report;
 use problem::{Origin, Problem, Source};
 use raw::Raw;
-use resolve::{Http, NodeTimes, Profile, Retention, Store, WorkerOverride};
+use resolve::{Http, NodeTimes, Profile, Retention, WorkerOverride};
 use tree::Node;
 
 /// The file that is read when none is named and it exists.
@@ -93,7 +95,7 @@ pub(crate) struct Catalog {
 }
 
 /// The configuration, checked.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Config {
     /// Where everything is kept; absolute when the working directory is.
     pub(crate) data_dir: PathBuf,
@@ -113,6 +115,8 @@ pub(crate) struct Config {
     pub(crate) market: Market,
     /// What `up` runs.
     pub(crate) profile: Profile,
+    /// Workers of the team's own.
+    pub(crate) programs: Vec<Program>,
     /// Changes to workers.
     pub(crate) workers: Vec<WorkerOverride>,
     /// What was accepted and may still be a mistake; for the log and `config check`.
@@ -120,6 +124,17 @@ pub(crate) struct Config {
     raw: Raw,
     tree: Node,
     source: Option<Source>,
+}
+
+impl fmt::Debug for Config {
+    /// What it was made from may hold passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("data_dir", &self.data_dir)
+            .field("store", &self.store)
+            .field("profile", &self.profile)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Config {
@@ -150,7 +165,16 @@ impl Config {
         let config = resolve::resolve(raw, tree, &sources.dir, sources.catalog, &mut report);
         let problems = report.problems;
         ConfigError::check(problems)?;
+        warnings.extend(config.warnings.iter().cloned());
         Ok(Self { warnings, source, ..config })
+    }
+
+    /// The store that another URL names, with this configuration's keys for the rest.
+    ///
+    /// # Errors
+    /// What is wrong with the URL, and what would be right.
+    pub(crate) fn store_at(&self, url: &str) -> Result<Store, (String, String)> {
+        Store::at(url, &self.data_dir, &self.raw.store)
     }
 
     /// The file that was read, as it was named.
@@ -191,10 +215,25 @@ fn unreadable(origin: &Origin, message: String) -> ConfigError {
     ConfigError { problems: vec![Problem::new(origin, None, "", message, None)] }
 }
 
-/// Variables without `__` that are no keys: ours for other purposes, and what an external worker
-/// is given when it calls `watchbell` itself.
-const OTHER_VARIABLES: [&str; 4] =
-    ["WATCHBELL_CONFIG", "WATCHBELL_LOG", "WATCHBELL_CYCLE_", "WATCHBELL_WINDOW_"];
+/// Variables without `__` that are no keys: ours for other purposes, and what a program that is a
+/// worker is told, for it may call `watchbell` itself.
+const OTHER_VARIABLES: [&str; 15] = [
+    "WATCHBELL_CONFIG",
+    "WATCHBELL_LOG",
+    "WATCHBELL_WORKER",
+    "WATCHBELL_CYCLE_",
+    "WATCHBELL_TOKEN",
+    "WATCHBELL_ATTEMPT",
+    "WATCHBELL_CAUSE",
+    "WATCHBELL_DUE",
+    "WATCHBELL_WINDOW_",
+    "WATCHBELL_EVENT_",
+    "WATCHBELL_JOB_",
+    "WATCHBELL_INPUT",
+    "WATCHBELL_STAGE",
+    "WATCHBELL_RUN",
+    "WATCHBELL_DRY_RUN",
+];
 
 /// Variables that a predecessor obeyed and this program does not, with the reason. Who still sets
 /// one is told so, rather than left to believe in it.

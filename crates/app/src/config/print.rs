@@ -8,6 +8,9 @@ use super::Config;
 use super::problem::{Origin, redact};
 use super::raw::Raw;
 
+/// In place of what a program of the team's own is told: it may be a password.
+const HIDDEN: &str = "***";
+
 /// The JSON Schema of the configuration file.
 pub(crate) fn schema() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|s| s.inline_subschemas = true);
@@ -61,8 +64,8 @@ fn comment(out: &mut String, indent: usize, text: &str) {
 }
 
 impl Config {
-    /// The values in effect as YAML, each with its origin. With `redacted`, passwords in URLs are
-    /// replaced by `***`.
+    /// The values in effect as YAML, each with its origin. With `redacted`, passwords in URLs and the
+    /// values of variables for programs are replaced by `***`.
     pub(crate) fn render(&self, redacted: bool) -> String {
         let lines = lines(&self.raw);
         let width = lines.iter().map(|l| l.text.chars().count()).max().unwrap_or(0).min(48);
@@ -72,7 +75,13 @@ impl Config {
             let section = lines.get(i + 1).is_some_and(|next| {
                 next.path.len() > line.path.len() && next.path.starts_with(&line.path)
             });
-            let yaml = if redacted { redact(&line.text) } else { line.text.clone() };
+            let yaml = match line.path.as_slice() {
+                [workers, _, env, name] if redacted && workers == "workers" && env == "env" => {
+                    format!("{}{name}: {HIDDEN}", " ".repeat(line.indent))
+                }
+                _ if redacted => redact(&line.text),
+                _ => line.text.clone(),
+            };
             if section || line.path.is_empty() {
                 text.push_str(&yaml);
             } else {
@@ -91,6 +100,10 @@ impl Config {
             .unwrap_or_else(|e| Value::String(format!("unprintable configuration: {e}")));
         if redacted {
             redact_all(&mut value);
+            let workers = value["workers"].as_object_mut().into_iter().flatten();
+            for variables in workers.filter_map(|(_, w)| w.get_mut("env")?.as_object_mut()) {
+                variables.values_mut().for_each(|v| *v = Value::from(HIDDEN));
+            }
         }
         value
     }

@@ -174,9 +174,15 @@ pub(crate) fn redact(text: &str) -> String {
     while let Some(at) = rest.find("://") {
         let (head, tail) = rest.split_at(at + 3);
         shown.push_str(head);
-        let end = tail
-            .find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '`'))
-            .unwrap_or(tail.len());
+        let outside = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`');
+        let whole = &tail[..tail.find(outside).unwrap_or(tail.len())];
+        // A password of a database may hold a `/` or `?` that should have been written as %2F: what
+        // is before the last `@` is not shown, whatever it is.
+        let database = ["postgres://", "postgresql://"].iter().any(|s| shown.ends_with(s));
+        let end = match whole.rfind('@').filter(|_| database) {
+            Some(at) => at + whole[at..].find(['/', '?', '#']).unwrap_or(whole.len() - at),
+            None => whole.find(['/', '?', '#']).unwrap_or(whole.len()),
+        };
         let (authority, after) = tail.split_at(end);
         match authority.rsplit_once('@') {
             Some((user, host)) => {

@@ -9,6 +9,8 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use watchbell_core::{Millis, Missed};
 
+use super::exec::{RawLog, RawOnOrphan, RawTrigger, RawType};
+
 /// Watchbell's configuration. A duration is a number and a unit: 250ms, 5s, 30m, 1h30m, 7d.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -33,7 +35,8 @@ pub(crate) struct Raw {
     pub(crate) venue: RawVenue,
     /// Market data and its windows.
     pub(crate) market: RawMarket,
-    /// Changes to single workers, by name. What is not named keeps the worker's own value.
+    /// Changes to single workers, by name, and workers of your own with `type: exec`. What is not named
+    /// keeps the worker's own value.
     pub(crate) workers: BTreeMap<String, RawWorker>,
 }
 
@@ -59,13 +62,20 @@ impl Default for Raw {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct RawStore {
-    /// The SQLite file: a path, or sqlite:PATH. Relative to `data_dir`.
+    /// A SQLite file: a path relative to `data_dir`, or sqlite:PATH. Or a PostgreSQL server:
+    /// postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=MODE, which many nodes may share.
     pub(crate) url: String,
     /// How far SQLite goes before it says that a commit is done.
     pub(crate) synchronous: Synchronous,
-    /// Connections that read at the same time.
+    /// Connections that read a SQLite file at the same time.
     #[schemars(range(min = 1, max = 64))]
     pub(crate) readers: u32,
+    /// Connections to PostgreSQL that answer queries at the same time. A busy node opens up to half
+    /// as many more for long reads, and seven to write and to listen.
+    #[schemars(range(min = 1, max = 200))]
+    pub(crate) pool: u32,
+    /// What stands between this node and PostgreSQL.
+    pub(crate) pooler: Pooler,
 }
 
 impl Default for RawStore {
@@ -74,8 +84,22 @@ impl Default for RawStore {
             url: "sqlite:watchbell.db".to_owned(),
             synchronous: Synchronous::default(),
             readers: 4,
+            pool: 8,
+            pooler: Pooler::default(),
         }
     }
+}
+
+/// What stands between this node and PostgreSQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Pooler {
+    /// Nothing, or a pooler that gives each session a connection of its own.
+    #[default]
+    None,
+    /// A pooler that shares connections between transactions, such as PgBouncer in its mode
+    /// transaction: nodes then look for each other's work by polling.
+    Transaction,
 }
 
 /// How far SQLite goes before it says that a commit is done.
@@ -321,7 +345,7 @@ impl Default for RawRepair {
     }
 }
 
-/// Changes to one worker. What is absent keeps the worker's own value.
+/// Changes to one worker, or one of your own. What is absent keeps the worker's own value.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct RawWorker {
@@ -365,6 +389,42 @@ pub(crate) struct RawWorker {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-minimum" = "1s"))]
     pub(crate) stale_after: Option<Length>,
+    /// `exec` makes it a worker of your own that runs a program. The keys below go with it.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub(crate) kind: Option<RawType>,
+    /// What it does, in a paragraph.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) description: Option<String>,
+    /// The program and its arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) command: Option<Vec<String>>,
+    /// Instead of a command: a line for /bin/sh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) shell: Option<String>,
+    /// What starts it: stream, manual, or a section with one of every, cron, window, on, queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) trigger: Option<RawTrigger>,
+    /// Its working directory, relative to the node's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) dir: Option<String>,
+    /// Variables to set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) env: Option<BTreeMap<String, String>>,
+    /// Variables of the node's own environment to hand on, beside PATH, HOME, LANG and TZ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) env_allow: Option<Vec<String>>,
+    /// Conditions that must be met before a cycle starts, such as venue:binance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) requires: Option<Vec<String>>,
+    /// Whether it gets a directory for files to publish.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) stage: Option<bool>,
+    /// What becomes of the program of a stream whose node was killed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) on_orphan: Option<RawOnOrphan>,
+    /// Size and number of its log files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) log: Option<RawLog>,
 }
 
 /// What becomes of due instants that passed while nothing could run: none of them runs, the latest

@@ -4,24 +4,100 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use watchbell_core::graph::nearest;
 use watchbell_core::schedule::{Cron, CronError};
 use watchbell_core::{Millis, Missed, Trigger, WorkerName};
+use watchbell_db::{DbError, ServerOptions};
 
 use super::check::{Report, unknown};
+use super::exec::own_keys;
 use super::problem::{Origin, redact};
-use super::raw::{Length, Raw, RawMarket, RawNode, RawVenue, RawWorker, Synchronous};
+use super::raw::{
+    Length, Pooler, Raw, RawMarket, RawNode, RawStore, RawVenue, RawWorker, Synchronous,
+};
 use super::tree::Node;
 use super::{Catalog, Config};
 
 /// The database.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Store {
-    /// The SQLite file.
+pub(crate) enum Store {
+    /// A SQLite file.
+    File(StoreFile),
+    /// A PostgreSQL server. Its `Debug` form has no password.
+    Server(ServerOptions),
+}
+
+/// A SQLite file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoreFile {
+    /// Where it is.
     pub(crate) path: PathBuf,
     /// How far a commit goes.
     pub(crate) synchronous: Synchronous,
     /// Connections that read.
     pub(crate) readers: u32,
+}
+
+impl Store {
+    /// The store of another URL, as `store.url` would name it below `data_dir`; what else there is
+    /// to say about it stays.
+    ///
+    /// # Errors
+    /// What is wrong with the URL, and what would be right. Never a password.
+    pub(crate) fn at(url: &str, data_dir: &Path, raw: &RawStore) -> Result<Self, (String, String)> {
+        let allowed = || {
+            "a path, sqlite:PATH such as sqlite:watchbell.db, or \
+             postgres://USER:PASSWORD@HOST:PORT/DATABASE"
+                .to_owned()
+        };
+        let url = url.trim();
+        let shown = redact(url);
+        if let Some((scheme, _)) = url.split_once("://").filter(|(scheme, _)| *scheme != "sqlite") {
+            if !matches!(scheme, "postgres" | "postgresql") {
+                let hint = nearest(scheme, ["postgres", "postgresql", "sqlite"])
+                    .map_or_else(String::new, |s| format!(", did you mean `{s}://`?"));
+                let message = format!("`{shown}` is no database that Watchbell knows{hint}");
+                return Err((message, allowed()));
+            }
+            let mut options = ServerOptions::new(url);
+            options.pool_size = raw.pool as usize;
+            options.pooler = raw.pooler == Pooler::Transaction;
+            return match options.location() {
+                Ok(_) => Ok(Self::Server(options)),
+                Err(DbError::BadUrl { detail }) => Err((format!("`{shown}`: {detail}"), allowed())),
+                Err(other) => Err((format!("`{shown}`: {other}"), allowed())),
+            };
+        }
+        let path = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:"));
+        let path = path.unwrap_or(url).trim();
+        if path == ":memory:" {
+            return Err(("a database in memory keeps nothing".to_owned(), allowed()));
+        }
+        if path.is_empty() || path.ends_with('/') {
+            return Err((format!("`{url}` names no file"), allowed()));
+        }
+        Ok(Self::File(StoreFile {
+            path: data_dir.join(path),
+            synchronous: raw.synchronous,
+            readers: raw.readers,
+        }))
+    }
+
+    /// Lets the instants of the caller decide on a server, too: for a clock that is not the wall's.
+    pub(crate) fn obey_caller(&mut self) {
+        if let Self::Server(options) = self {
+            options.caller_clock = true;
+        }
+    }
+
+    /// Where it is, for people: a path, or `host:port/database`. Never a password.
+    pub(crate) fn location(&self) -> String {
+        match self {
+            Self::File(file) => file.path.display().to_string(),
+            // It was read once before: that is what made it.
+            Self::Server(options) => options.location().unwrap_or_else(|e| e.to_string()),
+        }
+    }
 }
 
 /// The HTTP interface.
@@ -155,13 +231,18 @@ const CYCLE: Millis = Millis::from_secs(40);
 const SHORTEST_WINDOW: Millis = Millis::from_mins(10);
 
 /// What [`resolve`] works with: a path leads to its place.
-struct Resolver<'a, 'r> {
-    tree: &'a Node,
-    report: &'a mut Report<'r>,
+pub(super) struct Resolver<'a, 'r> {
+    pub(super) tree: &'a Node,
+    pub(super) report: &'a mut Report<'r>,
 }
 
 impl Resolver<'_, '_> {
-    fn wrong(&mut self, path: &str, message: impl Into<String>, allowed: impl Into<String>) {
+    pub(super) fn wrong(
+        &mut self,
+        path: &str,
+        message: impl Into<String>,
+        allowed: impl Into<String>,
+    ) {
         let origin = self.tree.origin_of(path);
         self.report.at(&origin, path, message, Some(allowed.into()));
     }
@@ -180,11 +261,8 @@ pub(super) fn resolve(
         r.wrong("data_dir", "the path is empty", "a directory");
     }
     let data_dir = dir.join(&raw.data_dir);
-    let store = Store {
-        path: data_dir.join(r.store_file(&raw.store.url)),
-        synchronous: raw.store.synchronous,
-        readers: raw.store.readers,
-    };
+    let store = r.store(&raw.store, &data_dir);
+    let warnings = without_effect(&store, &raw.store);
     let bind = match loopback(&raw.http.bind) {
         Ok(address) => address,
         Err((message, allowed)) => {
@@ -201,7 +279,8 @@ pub(super) fn resolve(
     let node = r.node(&raw.node);
     let venue = r.venue(&raw.venue);
     let market = r.market(&raw.market);
-    let catalog = catalog(&market);
+    let mut catalog = catalog(&market);
+    let programs = r.programs(&raw, dir, &mut catalog);
     let profile = r.profile(&raw, &catalog);
     let workers =
         raw.workers.iter().filter_map(|(name, w)| r.worker(name, w, &catalog.workers)).collect();
@@ -215,12 +294,33 @@ pub(super) fn resolve(
         venue,
         market,
         profile,
+        programs,
         workers,
-        warnings: Vec::new(),
+        warnings,
         raw,
         tree,
         source: None,
     }
+}
+
+/// What was written and holds for the other engine only.
+fn without_effect(store: &Store, raw: &RawStore) -> Vec<String> {
+    let usual = RawStore::default();
+    let (keys, engine) = match store {
+        Store::File(_) => {
+            let keys = [("pool", raw.pool != usual.pool), ("pooler", raw.pooler != usual.pooler)];
+            (keys, "SQLite")
+        }
+        Store::Server(_) => {
+            let keys = [
+                ("synchronous", raw.synchronous != usual.synchronous),
+                ("readers", raw.readers != usual.readers),
+            ];
+            (keys, "PostgreSQL")
+        }
+    };
+    let changed = keys.iter().filter(|(_, changed)| *changed);
+    changed.map(|(key, _)| format!("store.{key} has no effect on {engine}")).collect()
 }
 
 /// An address of this machine's loopback.
@@ -241,27 +341,12 @@ pub(super) fn loopback(text: &str) -> Result<SocketAddr, (String, String)> {
 }
 
 impl Resolver<'_, '_> {
-    fn store_file(&mut self, url: &str) -> PathBuf {
-        let allowed = "a path, or sqlite:PATH, such as sqlite:watchbell.db";
-        let path = url
-            .strip_prefix("sqlite://")
-            .or_else(|| url.strip_prefix("sqlite:"))
-            .unwrap_or(url)
-            .trim();
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            let shown = redact(url);
-            let message =
-                format!("`{shown}`: unavailable: PostgreSQL support is not in this version");
+    fn store(&mut self, raw: &RawStore, data_dir: &Path) -> Store {
+        Store::at(&raw.url, data_dir, raw).unwrap_or_else(|(message, allowed)| {
             self.wrong("store.url", message, allowed);
-        } else if path.contains("://") {
-            let message = format!("`{}` is no database that Watchbell knows", redact(url));
-            self.wrong("store.url", message, allowed);
-        } else if path == ":memory:" {
-            self.wrong("store.url", "a database in memory keeps nothing", allowed);
-        } else if path.is_empty() || path.ends_with('/') {
-            self.wrong("store.url", format!("`{url}` names no file"), allowed);
-        }
-        PathBuf::from(path)
+            let path = data_dir.to_owned();
+            Store::File(StoreFile { path, synchronous: raw.synchronous, readers: raw.readers })
+        })
     }
 
     fn node(&mut self, raw: &RawNode) -> NodeTimes {
@@ -428,6 +513,9 @@ impl Resolver<'_, '_> {
     ) -> Option<WorkerOverride> {
         let base = format!("workers.{name}");
         if !workers.iter().any(|w| w.as_str() == name) {
+            if !own_keys(raw).is_empty() {
+                return None; // that its type is missing is said already
+            }
             let names: Vec<_> = workers.iter().map(WorkerName::as_str).collect();
             let (message, allowed) = unknown("worker", name, &names);
             let origin = self.tree.key_origin_of(&base);
@@ -445,7 +533,8 @@ impl Resolver<'_, '_> {
         if raw.lane.as_ref().is_some_and(|l| l.trim().is_empty()) {
             self.wrong(&key("lane"), "the name is empty", "a name, or no such key");
         }
-        let trigger = self.trigger(&base, raw);
+        let zone = raw.time_zone.as_deref();
+        let trigger = self.trigger(&base, raw.every, raw.cron.as_deref(), zone);
         if let (Some(jitter), Some(Trigger::Every { period, .. })) = (raw.jitter, &trigger)
             && jitter.0 >= *period
         {
@@ -468,21 +557,28 @@ impl Resolver<'_, '_> {
         })
     }
 
-    fn trigger(&mut self, base: &str, raw: &RawWorker) -> Option<Trigger> {
+    /// A trigger by time, of the keys `every`, `cron` and `time_zone` below `base`.
+    pub(super) fn trigger(
+        &mut self,
+        base: &str,
+        every: Option<Length>,
+        cron: Option<&str>,
+        time_zone: Option<&str>,
+    ) -> Option<Trigger> {
         let (cron_path, zone_path) = (format!("{base}.cron"), format!("{base}.time_zone"));
-        if raw.time_zone.is_some() && raw.cron.is_none() {
+        if time_zone.is_some() && cron.is_none() {
             self.wrong(&zone_path, "a time zone without `cron` has no effect", "`cron` beside it");
         }
-        if raw.every.is_some() && raw.cron.is_some() {
+        if every.is_some() && cron.is_some() {
             self.wrong(&cron_path, "`every` and `cron` exclude each other", "one of the two");
             return None;
         }
-        if let Some(every) = raw.every {
+        if let Some(every) = every {
             return Some(Trigger::Every { period: every.0, offset: Millis::ZERO });
         }
-        let text = raw.cron.as_deref()?;
+        let text = cron?;
         // The zone is checked by itself, so that a bad zone does not hide a bad expression.
-        let zone = raw.time_zone.as_deref().unwrap_or("UTC");
+        let zone = time_zone.unwrap_or("UTC");
         if let Err(CronError::Zone { zone, hint }) = Cron::parse("* * * * *", zone) {
             let message = format!("time zone `{zone}` is unknown{}", hint.replace("; ", ", "));
             self.wrong(&zone_path, message, "an IANA name, such as Europe/Berlin or UTC");

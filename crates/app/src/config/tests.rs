@@ -61,6 +61,11 @@ fn ok(text: &str) -> Config {
     from_file(text).unwrap_or_else(|e| panic!("{e}"))
 }
 
+fn store_file(config: &Config) -> &StoreFile {
+    let Store::File(file) = &config.store else { panic!("{:?}", config.store) };
+    file
+}
+
 #[test]
 fn each_malformed_configuration_gets_its_exact_message() {
     let (head, cases) = GOLDEN.split_once("=== ").unwrap();
@@ -104,8 +109,9 @@ fn without_file_and_environment_everything_has_its_default() {
     assert_eq!(config.raw, Raw::default());
     assert_eq!(config.file(), None);
     assert_eq!(config.http.bind.to_string(), "127.0.0.1:8770");
-    assert!(config.store.path.ends_with("watchbell-data/watchbell.db"));
-    assert_eq!(config.store.synchronous, Synchronous::Full);
+    let file = store_file(&config);
+    assert!(file.path.ends_with("watchbell-data/watchbell.db"));
+    assert_eq!(file.synchronous, Synchronous::Full);
     assert_eq!(config.market.windows, [30, 60, 180].map(Millis::from_mins));
     assert_eq!(config.market.symbols.len(), 7);
     assert_eq!(config.market.sampling.settle, Millis(1_500));
@@ -205,14 +211,14 @@ fn the_environment_reaches_every_kind_of_key() {
     .load()
     .unwrap_or_else(|e| panic!("{e}"));
     assert!(!config.http.enabled);
-    assert_eq!(config.store.readers, 7);
+    assert_eq!(store_file(&config).readers, 7);
     assert_eq!(config.venue.weight_fraction, 0.5);
     assert_eq!(config.market.symbols, ["BTCUSDT", "ETHUSDT"]);
     assert_eq!(config.market.windows, [10, 20].map(Millis::from_mins));
     assert_eq!(config.market.repair.max_gaps_per_run, 5);
     assert_eq!(config.market.repair.hole_after, 9);
     assert_eq!(config.profile.workers, [WorkerName::from("market-sync")]);
-    assert!(config.store.path.ends_with("watchbell-data/other.db"));
+    assert!(store_file(&config).path.ends_with("watchbell-data/other.db"));
     let sync = &config.workers[0];
     assert_eq!(sync.missed, Some(Missed::All { cap: 3 }));
     assert_eq!(config.warnings.len(), 1);
@@ -223,7 +229,45 @@ fn the_environment_reaches_every_kind_of_key() {
 fn the_store_key_wins_over_database_url() {
     let env = [("DATABASE_URL", "a.db"), ("WATCHBELL_STORE__URL", "b.db")];
     let config = Given { env: &env, ..Given::default() }.load().unwrap();
-    assert!(config.store.path.ends_with("b.db"));
+    assert!(store_file(&config).path.ends_with("b.db"));
+}
+
+#[test]
+fn a_server_is_a_store_and_its_password_is_nowhere_to_be_seen() {
+    let url = "postgres://wb:hunter2@db.internal:6432/night?sslmode=require";
+    let file = "store:\n  pool: 20\n  pooler: transaction\n  synchronous: normal\n";
+    let env = [("DATABASE_URL", url)];
+    let config = Given { file: Some(file), env: &env, ..Given::default() }.load().unwrap();
+    let Store::Server(options) = &config.store else { panic!("{:?}", config.store) };
+    assert_eq!((options.pool_size, options.pooler), (20, true));
+    assert_eq!(options.url, url);
+    assert_eq!(config.store.location(), "db.internal:6432/night");
+    assert_eq!(config.warnings, ["store.synchronous has no effect on PostgreSQL"]);
+    let shown = config.render(true);
+    assert!(shown.contains("postgres://wb:***@db.internal:6432/night?sslmode=require"), "{shown}");
+    let json = config.effective(true).to_string();
+    for text in [format!("{config:?}"), shown, json, format!("{:?}", config.store)] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    let sqlite = ok("store: { pool: 9, readers: 2 }\n");
+    assert_eq!(sqlite.warnings, ["store.pool has no effect on SQLite"]);
+}
+
+#[test]
+fn no_password_is_shown_however_it_is_written() {
+    for (url, shown) in [
+        ("postgres://u:s@h/d", "postgres://u:***@h/d"),
+        ("postgres://u:s/e?c#ret@h:1/d?x=1", "postgres://u:***@h:1/d?x=1"),
+        ("postgresql://u:s@cret@h/d", "postgresql://u:***@h/d"),
+        ("postgres://h/d?user=u&password=secret&x=1", "postgres://h/d?user=u&password=***&x=1"),
+        ("https://h:1/a@b", "https://h:1/a@b"),
+        (
+            "see https://u:s@h/x and postgres://u:s@h/d",
+            "see https://u:***@h/x and postgres://u:***@h/d",
+        ),
+    ] {
+        assert_eq!(problem::redact(url), shown);
+    }
 }
 
 #[test]
@@ -492,4 +536,116 @@ proptest! {
             }
         }
     }
+}
+
+const PROGRAMS: &str = r#"
+profiles:
+  mine: [fetch, exec-reaper]
+workers:
+  fetch:
+    type: exec
+    command: [python3, fetch.py, "--all"]
+    dir: scripts
+    env: { API_KEY: hunter2 }
+    env_allow: [AWS_PROFILE]
+    trigger: stream
+    on_orphan: adopt
+    needs: [market-sync]
+    log: { max_mib: 1, keep: 2 }
+  report:
+    type: exec
+    shell: "./report | mail ops"
+    trigger: { cron: "0 6 * * 1-5", time_zone: Europe/Berlin }
+    soft_timeout: 1m
+  often:
+    type: exec
+    shell: date
+    every: 15s
+  hours:
+    type: exec
+    shell: ./window
+    trigger:
+      window:
+        length: 1h
+        from: 2026-01-01
+        settle: 10s
+        scope: [BTCUSDT]
+        inputs: [{ cover: "klines:1m", lookback: 5m }, { window: market-30m }]
+  export:
+    type: exec
+    shell: ./export
+    trigger:
+      queue:
+        kinds:
+          export: { schema: export.json, timeout: 5m, rate: { count: 10, per: 1m } }
+          tidy:
+        concurrency: 4
+  react:
+    type: exec
+    shell: ./react
+    trigger: { on: [window.completed, "scan.*"] }
+"#;
+
+fn with_programs() -> Config {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("watchbell.yaml"), PROGRAMS).unwrap();
+    std::fs::write(dir.path().join("export.json"), r#"{"type": "object"}"#).unwrap();
+    let dir = dir.path().to_owned();
+    let (env, overrides) = (Env::default(), Overrides::default());
+    let sources = Sources { dir, file: None, env: &env, overrides, catalog: &catalog };
+    Config::load(&sources).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn programs_are_workers_like_any_other() {
+    let config = with_programs();
+    let definitions = config.programs.iter().map(|p| p.definition.clone());
+    let all = definitions.chain(definitions_of_the_house()).collect();
+    let all = config.apply_overrides(all).unwrap_or_else(|e| panic!("{e}"));
+    let shown: Vec<String> =
+        all[..6].iter().map(|d| format!("{}: {}", d.name, d.trigger)).collect();
+    assert_eq!(
+        shown,
+        [
+            "export: queue export, tidy x4",
+            "fetch: stream",
+            "hours: window 1h",
+            "often: every 15s",
+            "react: on window.completed, scan.*",
+            "report: cron 0 6 * * 1-5 Europe/Berlin",
+        ]
+    );
+    let of = |name: &str| config.programs.iter().find(|p| p.definition.name.as_str() == name);
+    let fetch = of("fetch").unwrap();
+    assert_eq!(fetch.spec.command, ["python3", "fetch.py", "--all"]);
+    assert!(fetch.spec.dir.as_ref().unwrap().ends_with("scripts"));
+    assert_eq!(fetch.spec.log.max_bytes, 1 << 20);
+    assert_eq!(fetch.definition.description, "Runs `python3 fetch.py --all`.");
+    let hours = of("hours").unwrap();
+    assert_eq!(hours.spec.scope, ["BTCUSDT"]);
+    assert_eq!(hours.spec.first_window.unwrap().rfc3339(), "2026-01-01T00:00:00Z");
+    let Trigger::Queue(queue) = &of("export").unwrap().definition.trigger else { panic!() };
+    assert_eq!(queue.kinds[0].schema, Some(serde_json::json!({ "type": "object" })));
+    assert_eq!(queue.kinds[0].timeout, Some(Millis::from_mins(5)));
+    // They are part of the profiles that hold everything, and so is what looks after them.
+    for name in ["fetch", "exec-reaper"] {
+        assert!(config.profile.workers.contains(&WorkerName::from(name)), "{name}");
+    }
+    assert_eq!(config.raw.profiles["mine"].len(), 2);
+}
+
+fn definitions_of_the_house() -> Vec<Definition> {
+    let market = &ok("").market;
+    catalog(market).workers.into_iter().map(|n| Definition::new(n, Trigger::Manual)).collect()
+}
+
+#[test]
+fn what_a_program_is_told_is_not_shown() {
+    let config = with_programs();
+    let shown = config.render(true);
+    assert!(shown.contains("API_KEY: ***"), "{shown}");
+    for text in [shown, config.effective(true).to_string()] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    assert!(config.render(false).contains("hunter2"));
 }

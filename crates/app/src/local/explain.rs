@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 
 use watchbell_api::{ControlError, Result};
 use watchbell_core::gate::{
-    Behind, Explanation, Gate, JobFacts, Verdict, WindowFacts, WorkerFacts, trigger_gates,
-    worker_gates,
+    Behind, Explanation, Gate, Verdict, WindowFacts, WorkerFacts, trigger_gates, worker_gates,
 };
-use watchbell_core::port::{CycleRecord, EventQuery, JobQuery, Outcome, WindowQuery, WindowRecord};
+use watchbell_core::port::{CycleRecord, EventQuery, Outcome, WindowQuery, WindowRecord};
 use watchbell_core::window::{InputFacts, InputWindow, State};
 use watchbell_core::{
     BoxFuture, Definition, SeriesName, Time, Trigger, WindowInput, WindowSpec, WorkerName, chain,
-    job, schedule,
+    schedule,
 };
 use watchbell_engine::Unit;
 
@@ -21,8 +20,6 @@ use super::{LocalControl, Picture, not_found};
 
 /// How far a chain is followed.
 const DEPTH: usize = 6;
-/// Queued jobs among which the next one is looked for.
-const QUEUED: u32 = 1_000;
 /// Windows of an input series that one window may span.
 const INPUT_WINDOWS: u32 = 10_000;
 
@@ -32,6 +29,7 @@ enum Thing {
     Worker(WorkerName),
     Window(SeriesName, Time),
     Job(i64),
+    Kind(String),
     Cover(String, String),
 }
 
@@ -55,6 +53,12 @@ impl LocalControl {
         }
     }
 
+    /// A job, with what stands behind its first gate.
+    pub(super) async fn explain_job(&self, picture: &Picture, id: i64) -> Result<Explanation> {
+        let explanation = self.follow(picture, Thing::Job(id), Vec::new()).await?;
+        explanation.ok_or_else(|| ControlError::not_found("job", id.to_string(), []))
+    }
+
     /// What the text names.
     async fn thing(&self, picture: &Picture, text: &str) -> Result<Thing> {
         let text = text.trim();
@@ -64,6 +68,9 @@ impl LocalControl {
                     .help("use a form like `job/7`")
             })?;
             return Ok(Thing::Job(id));
+        }
+        if let Some(kind) = text.strip_prefix("kind/") {
+            return Ok(Thing::Kind(self.known_kind(kind).await?));
         }
         if let Some((series, start)) = text.split_once('/') {
             let series = SeriesName::from(series);
@@ -77,7 +84,8 @@ impl LocalControl {
             return Ok(Thing::Worker(worker));
         }
         let Ok((unit, spec)) = self.series_unit(&SeriesName::from(text)) else {
-            return Err(self.unknown(picture, text));
+            let kind = self.known_kind(text).await;
+            return kind.map(Thing::Kind).map_err(|_| self.unknown(picture, text));
         };
         Ok(match self.next_window(unit, spec).await? {
             Some(start) => Thing::Window(spec.series.clone(), start),
@@ -88,7 +96,7 @@ impl LocalControl {
     fn unknown(&self, picture: &Picture, text: &str) -> ControlError {
         let series = self.window_units().map(|(_, spec)| spec.series.as_str());
         let known = picture.records.keys().map(WorkerName::as_str).chain(series);
-        not_found("worker, series, window or job", text, known)
+        not_found("worker, series, window, job or kind", text, known)
     }
 
     /// Explains a thing and, within it, what stands behind its first gate. `None` for a thing that
@@ -104,6 +112,7 @@ impl LocalControl {
                 Thing::Worker(worker) => self.of_worker(picture, worker).await?,
                 Thing::Window(series, start) => self.of_window(picture, series, *start).await?,
                 Thing::Job(id) => Some(self.of_job(picture, *id).await?),
+                Thing::Kind(kind) => self.of_kind(picture, kind).await?,
                 Thing::Cover(source, _) => self.of_cover(picture, source).await?,
             };
             let Some(explanation) = explanation else { return Ok(None) };
@@ -195,7 +204,7 @@ impl LocalControl {
         });
         Ok(Some(WorkerFacts {
             definition,
-            node: self.node_runs(record, picture.now),
+            node: Self::node_runs(picture, record),
             state: record.state,
             desired: record.desired,
             desired_by: record.desired_by.clone(),
@@ -244,18 +253,10 @@ impl LocalControl {
                 known.or_else(|| schedule::next_due(trigger, now))
             }
             Trigger::On { kinds } => self.next_event(&unit.def.name, kinds, now).await?,
-            Trigger::Queue { kinds, .. } => {
-                let mut earliest = None;
-                for kind in kinds {
-                    let query = JobQuery {
-                        kind: Some(kind.clone()),
-                        state: Some(job::State::Queued),
-                        limit: QUEUED,
-                    };
-                    let jobs = self.store.jobs(query).await?;
-                    earliest = earliest.into_iter().chain(jobs.iter().map(|j| j.run_at)).min();
-                }
-                earliest
+            Trigger::Queue(spec) => {
+                let stats = self.store.queue_stats(now).await?;
+                let own = spec.kinds.iter().filter_map(|k| stats.get(&k.name));
+                own.filter_map(|s| s.oldest_due.or(s.next_due)).min()
             }
             Trigger::Stream | Trigger::Manual => None,
         };
@@ -411,33 +412,6 @@ impl LocalControl {
             (None, None) => (origin, State::Open),
         };
         Ok((oldest.0 < start).then_some(oldest))
-    }
-
-    async fn of_job(&self, picture: &Picture, id: i64) -> Result<Explanation> {
-        let job = self.store.job(id).await?;
-        let job = job.ok_or_else(|| ControlError::not_found("job", id.to_string(), []))?;
-        let takes = |d: &Definition| match &d.trigger {
-            Trigger::Queue { kinds, .. } => kinds.contains(&job.kind),
-            _ => false,
-        };
-        let worker = self.units.values().find(|u| takes(&u.def)).map(|u| u.def.name.clone());
-        let worker = worker.and_then(|w| picture.state(&w).map(|state| (w, state)));
-        let since = match job.state {
-            job::State::Running => job.started_at,
-            job::State::Queued => Some(job.created_at),
-            job::State::Succeeded | job::State::Failed | job::State::Cancelled => job.finished_at,
-        };
-        let facts = JobFacts {
-            id,
-            kind: job.kind.clone(),
-            state: job.state,
-            attempts: job.attempts,
-            error: job.error.clone(),
-            run_at: job.run_at,
-            running: job.cycle.zip(job.started_at),
-            worker,
-        };
-        Ok(Explanation::of_job(&facts, since, picture.now))
     }
 
     /// The worker that provides a cover, and the venue behind it.

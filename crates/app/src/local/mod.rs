@@ -2,9 +2,11 @@
 //! process is one. What is stored comes from the store in both cases; a node adds what only it
 //! knows, such as the gates of this moment and the progress of a cycle.
 
+mod events;
 mod explain;
 mod metrics;
 mod notices;
+mod queue;
 mod run;
 mod status;
 #[cfg(test)]
@@ -18,31 +20,31 @@ use std::sync::{Arc, OnceLock};
 
 use watchbell_api::{
     ActRequest, Action, BackfillReport, BackfillRequest, Control, ControlError, EmitRequest,
-    Emitted, NodeInfo, Readiness, ReadyCheck, Result, RunReport, RunRequest, ScheduleLine, Status,
-    VerifyReport, VerifyRequest, WorkerDetail, WorkerHealth, WorkerLine, WorkersHealth,
+    Emitted, JobDetail, NodeInfo, QueueLine, Readiness, ReadyCheck, Result, RunReport, RunRequest,
+    ScheduleLine, Status, VerifyReport, VerifyRequest, WorkerDetail, WorkerHealth, WorkerLine,
+    WorkersHealth,
 };
 use watchbell_clock::Clock;
 use watchbell_core::gate::{Explanation, Gate};
 use watchbell_core::graph::nearest;
 use watchbell_core::lifecycle::{Desired, State};
 use watchbell_core::port::{
-    BackfillRecord, DeadLetter, EventQuery, JobQuery, JobRecord, SessionRecord, Store, WindowQuery,
-    WindowRecord, WorkerRecord,
+    BackfillRecord, DeadLetter, Enqueued, EventQuery, Hearing, JobChange, JobChanged, JobQuery,
+    JobRecord, KindRecord, NodeRecord, SessionRecord, Store, WindowQuery, WindowRecord,
+    WorkerRecord,
 };
 use watchbell_core::{
-    BoxFuture, Condition, Definition, EventRecord, NewEvent, SeriesName, SessionId, Time, Token,
-    Trigger, WindowSpec, Worker, WorkerName, freshness,
+    BoxFuture, Condition, Definition, EventRecord, Millis, NewJob, SeriesName, SessionId, Time,
+    Token, Trigger, WindowSpec, Worker, WorkerName, freshness,
 };
 use watchbell_db::Database;
-use watchbell_engine::{Effects, Handle, Options, Unit, WorkerView, registration};
+use watchbell_engine::{Handle, Options, Unit, WorkerView, registration};
 use watchbell_venues::binance::BinanceClient;
 
 use crate::installation::trouble;
 
 /// Newest rows of each kind in the detail of a worker.
 const HISTORY: u32 = 20;
-/// Longest kind of an event, in bytes.
-const KIND_BYTES: usize = 128;
 
 /// What a [`LocalControl`] is made of.
 pub(crate) struct Parts {
@@ -93,6 +95,9 @@ struct Picture {
     records: BTreeMap<WorkerName, WorkerRecord>,
     views: BTreeMap<WorkerName, WorkerView>,
     conditions: Vec<Condition>,
+    nodes: Vec<NodeRecord>,
+    /// Whether any node runs, here or elsewhere.
+    any_node: bool,
 }
 
 impl Picture {
@@ -147,9 +152,14 @@ impl LocalControl {
                 None => Vec::new(),
             }
         };
-        let (records, conditions, views) =
-            tokio::join!(self.store.workers(), self.store.conditions(), view);
         let now = self.clock.now();
+        let (records, conditions, nodes, views) = tokio::join!(
+            self.store.workers(),
+            self.store.conditions(),
+            self.running_nodes(now),
+            view
+        );
+        let nodes = nodes?;
         let mut records: BTreeMap<_, _> =
             records?.into_iter().map(|r| (r.name.clone(), r)).collect();
         for (name, unit) in &self.units {
@@ -167,18 +177,55 @@ impl LocalControl {
             records,
             views: views.into_iter().map(|v| (v.worker.clone(), v)).collect(),
             conditions: conditions?.into_iter().map(|(c, _)| c).collect(),
+            any_node: self.engine.is_some() || self.elsewhere || nodes.iter().any(|n| !n.overdue),
+            nodes,
         })
+    }
+
+    /// Nodes on the store. Where there can be only one, nobody keeps watch over it: then a session
+    /// that is open is a node only if it is this process's, or the directory is held.
+    async fn running_nodes(&self, now: Time) -> Result<Vec<NodeRecord>> {
+        let mut nodes = self.store.nodes(now).await?;
+        if !self.is_shared() {
+            nodes.retain(|n| self.elsewhere || self.is_own(&n.session.id));
+            // The newest: those before it were killed.
+            nodes.drain(..nodes.len().saturating_sub(1));
+        }
+        // It may not have told the store yet what it knows of itself.
+        for own in nodes.iter_mut().filter(|n| self.is_own(&n.session.id)) {
+            if own.profile.is_empty() {
+                own.profile = self.profile.clone().unwrap_or_default();
+            }
+            own.api = own.api.take().or_else(|| self.url.get().cloned());
+        }
+        Ok(nodes)
+    }
+
+    /// Whether other nodes may be on the store.
+    fn is_shared(&self) -> bool {
+        self.store.hears() != Hearing::Alone
+    }
+
+    /// Refuses what a node that cannot be told would not know of before its next start.
+    fn can_be_told(&self) -> Result<()> {
+        if self.elsewhere && self.engine.is_none() && !self.is_shared() {
+            return Err(ControlError::conflict(
+                "a node runs here without its API, so it cannot be told",
+            )
+            .help("stop that node first, or start it without --no-http"));
+        }
+        Ok(())
     }
 
     fn is_own(&self, session: &SessionId) -> bool {
         self.session.as_ref().is_some_and(|own| own.id == *session)
     }
 
-    /// Whether a node runs, as far as one can tell by a worker: this process is one, or another
-    /// session holds the worker's lease.
-    fn node_runs(&self, record: &WorkerRecord, now: Time) -> bool {
-        let held = record.lease_expires_at.is_some_and(|until| until > now);
-        self.engine.is_some() || self.elsewhere || (held && record.lease_owner.is_some())
+    /// Whether a node runs, as far as one can tell by a worker: this process is one, another
+    /// session holds the worker's lease, or a node is heard of.
+    fn node_runs(picture: &Picture, record: &WorkerRecord) -> bool {
+        let held = record.lease_expires_at.is_some_and(|until| until > picture.now);
+        picture.any_node || (held && record.lease_owner.is_some())
     }
 
     fn definition(&self, worker: &WorkerName) -> Option<&Definition> {
@@ -259,13 +306,7 @@ impl LocalControl {
             };
             engine.act(&worker, action, &by).await.map_err(ControlError::conflict)?;
         } else {
-            if self.elsewhere {
-                // It would be stored, and the node would not know before its next start.
-                return Err(ControlError::conflict(
-                    "a node runs here without its API, so it cannot be told",
-                )
-                .help("stop that node first, or start it without --no-http"));
-            }
+            self.can_be_told()?;
             if let Some(why) = unit.def.unavailable.as_ref().filter(|_| action != Action::Stop) {
                 return Err(ControlError::conflict(format!("`{worker}` is unavailable: {why}")));
             }
@@ -291,22 +332,6 @@ impl LocalControl {
         picture.records.remove(worker).ok_or_else(|| {
             not_found("worker", worker.as_str(), self.units.keys().map(WorkerName::as_str))
         })
-    }
-
-    async fn emit_event(&self, request: EmitRequest) -> Result<Emitted> {
-        let EmitRequest { kind, key, payload } = request;
-        if !is_kind(&kind) {
-            return Err(ControlError::invalid(format!("`{kind}` is not the kind of an event"))
-                .help("use lower-case words with dots between them, such as `deploy.finished`"));
-        }
-        let event = NewEvent { kind: kind.clone(), key, dedupe: None, payload };
-        let ids = self.store.emit(vec![event], self.clock.now()).await?;
-        if let Some(engine) = &self.engine {
-            engine.wake(Effects { events: [kind].into(), ..Effects::default() });
-        }
-        let id = ids.first().copied();
-        id.map(|id| Emitted { id })
-            .ok_or_else(|| ControlError::internal("the store gave the event no number"))
     }
 }
 
@@ -362,14 +387,6 @@ fn lay_over(record: &mut WorkerRecord, view: &WorkerView) {
         record.blocked_since = None;
     }
     record.blocked.clone_from(&view.gate);
-}
-
-fn is_kind(text: &str) -> bool {
-    let word = |w: &str| {
-        w.starts_with(|c: char| c.is_ascii_lowercase())
-            && w.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c))
-    };
-    text.len() <= KIND_BYTES && text.split('.').all(word)
 }
 
 /// No such thing, with the nearest known name.
@@ -443,15 +460,40 @@ impl Control for LocalControl {
         Box::pin(async move { Ok(self.store.dead_letters(limit).await?) })
     }
 
+    fn next_events(
+        &self,
+        query: EventQuery,
+        wait: Millis,
+    ) -> BoxFuture<'_, Result<Vec<EventRecord>>> {
+        Box::pin(self.await_events(query, wait))
+    }
+
+    fn enqueue(&self, jobs: Vec<NewJob>) -> BoxFuture<'_, Result<Vec<Enqueued>>> {
+        Box::pin(self.add_jobs(jobs))
+    }
+
     fn jobs(&self, query: JobQuery) -> BoxFuture<'_, Result<Vec<JobRecord>>> {
         Box::pin(async { Ok(self.store.jobs(query).await?) })
     }
 
-    fn job(&self, id: i64) -> BoxFuture<'_, Result<JobRecord>> {
-        Box::pin(async move {
-            let job = self.store.job(id).await?;
-            job.ok_or_else(|| ControlError::not_found("job", id.to_string(), []))
-        })
+    fn job(&self, id: i64) -> BoxFuture<'_, Result<JobDetail>> {
+        Box::pin(self.job_detail(id))
+    }
+
+    fn change_jobs(&self, change: JobChange) -> BoxFuture<'_, Result<JobChanged>> {
+        Box::pin(self.change(change))
+    }
+
+    fn kinds(&self) -> BoxFuture<'_, Result<Vec<KindRecord>>> {
+        Box::pin(async { Ok(self.store.kinds().await?) })
+    }
+
+    fn queue(&self) -> BoxFuture<'_, Result<Vec<QueueLine>>> {
+        Box::pin(async { self.queue_lines(&self.picture().await?).await })
+    }
+
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<NodeRecord>>> {
+        Box::pin(async { self.running_nodes(self.clock.now()).await })
     }
 
     fn explain(&self, thing: String) -> BoxFuture<'_, Result<Explanation>> {

@@ -3,12 +3,13 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use watchbell_api::{Level, Notice, Result, VenueLine, WorkerLine};
-use watchbell_core::port::{SeriesSummary, WindowQuery};
-use watchbell_core::{Millis, SeriesName, Time, window};
+use watchbell_api::{Level, Notice, QueueLine, Result, VenueLine, WorkerLine};
+use watchbell_core::port::{Hearing, NodeRecord, SeriesSummary, WindowQuery};
+use watchbell_core::{Millis, SeriesName, Time, job, window};
 use watchbell_market::{Hole, UNLISTED_AFTER};
 
-use super::LocalControl;
+use super::queue::NO_NODE;
+use super::{LocalControl, Picture};
 use crate::installation::trouble;
 
 /// Dead letters that are counted; beyond it the count is only said to be larger.
@@ -16,13 +17,25 @@ const COUNTED: u32 = 1_000;
 /// Length of a candle.
 const MINUTE: Millis = Millis::from_mins(1);
 
+/// A difference between two clocks that somebody should mend.
+const SKEWED: Millis = Millis::from_secs(1);
+
+/// What is judged.
+#[derive(Clone, Copy)]
+pub(super) struct Facts<'a> {
+    pub(super) workers: &'a [WorkerLine],
+    pub(super) series: &'a BTreeMap<SeriesName, SeriesSummary>,
+    pub(super) queue: &'a [QueueLine],
+}
+
 impl LocalControl {
     pub(super) async fn notices(
         &self,
-        workers: &[WorkerLine],
-        series: &BTreeMap<SeriesName, SeriesSummary>,
+        picture: &Picture,
+        facts: Facts<'_>,
         venue: Option<&VenueLine>,
     ) -> Result<Vec<Notice>> {
+        let Facts { workers, series, queue } = facts;
         let (letters, backfills, holes) = tokio::join!(
             self.store.dead_letters(COUNTED),
             self.store.backfills(true),
@@ -48,16 +61,24 @@ impl LocalControl {
             }
         }
         if self.engine.is_none() {
-            say(
-                Level::Warning,
-                if self.elsewhere {
-                    "a node runs here without its API: what is shown is what it has stored"
-                        .to_owned()
-                } else {
-                    "no node runs here: what is shown is as the last one left it".to_owned()
-                },
-            );
+            let (level, text) = if self.elsewhere {
+                let text = "a node runs here without its API: what is shown is what it has stored";
+                (Level::Warning, text)
+            } else if picture.any_node {
+                (Level::Info, "no node runs here: what is shown is what the others have stored")
+            } else {
+                (Level::Warning, "no node runs here: what is shown is as the last one left it")
+            };
+            say(level, text.to_owned());
         }
+        if self.engine.as_ref().is_some_and(|e| e.node().hearing == Hearing::Deaf) {
+            let text = "this node does not hear the others, and looks for their work by itself: \
+                        what they cause begins up to a second later";
+            say(Level::Info, text.to_owned());
+        }
+        all.extend(of_nodes(&picture.nodes, picture.now));
+        all.extend(of_queue(queue));
+        let mut say = |level, text: String| all.push(Notice { level, text });
         if let Some(v) = venue.filter(|v| v.state != "ok") {
             let severe = matches!(v.state.as_str(), "banned" | "down");
             let since = v.since.map_or_else(String::new, |t| format!(" since {t}"));
@@ -111,6 +132,55 @@ impl LocalControl {
         all.sort_by_key(|n| Reverse(n.level));
         Ok(all)
     }
+}
+
+/// Nodes that are silent, and clocks that go wrong.
+fn of_nodes(nodes: &[NodeRecord], now: Time) -> Vec<Notice> {
+    let mut notices = Vec::new();
+    for node in nodes {
+        let who = format!("node {} (pid {})", node.session.host, node.session.pid);
+        if let Some(seen) = node.seen_at.filter(|_| node.overdue) {
+            let silent = now.since(seen);
+            let text = format!(
+                "{who} has not been heard of for {silent}: what it holds is taken over when its \
+                 leases end"
+            );
+            notices.push(Notice { level: Level::Warning, text });
+        }
+        if let Some(skew) = node.skew.filter(|s| s.0.abs() >= SKEWED.0) {
+            let (by, how) = (Millis(skew.0.abs()), if skew.0 > 0 { "behind" } else { "ahead of" });
+            let text = format!(
+                "the clock of {who} is {by} {how} the store's: what it starts by the clock is off \
+                 by as much"
+            );
+            notices.push(Notice { level: Level::Warning, text });
+        }
+    }
+    notices
+}
+
+/// Jobs that nobody takes, and those that were given up.
+fn of_queue(queue: &[QueueLine]) -> Vec<Notice> {
+    let mut notices = Vec::new();
+    for line in queue {
+        let kind = &line.kind;
+        // Without a node nothing runs, and that is one notice, not one for each kind.
+        let why = line.unconsumed.as_ref().filter(|why| *why != NO_NODE);
+        if let Some(why) = why.filter(|_| line.count(job::State::Queued) > 0) {
+            let waiting = plural(line.count(job::State::Queued), "job");
+            let text = format!("{kind}: {waiting} queued, and nobody consumes them: {why}");
+            notices.push(Notice { level: Level::Warning, text });
+        }
+        let failed = line.count(job::State::Failed);
+        if failed > 0 {
+            let text = format!(
+                "{kind}: {} failed: `watchbell job list --state failed --kind {kind}`",
+                plural(failed, "job")
+            );
+            notices.push(Notice { level: Level::Warning, text });
+        }
+    }
+    notices
 }
 
 /// One notice for each symbol and kind of silence.

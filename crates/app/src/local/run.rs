@@ -99,7 +99,12 @@ impl LocalControl {
     }
 
     /// Runs a cycle without a node. No other process runs one: the caller holds the installation.
-    async fn run_alone(&self, unit: &Unit, window: Option<Time>, force: bool) -> Result<Report> {
+    async fn run_alone(
+        &self,
+        unit: &Arc<Unit>,
+        window: Option<Time>,
+        force: bool,
+    ) -> Result<Report> {
         let now = self.clock.now();
         let worker = &unit.def.name;
         if let Some(reason) = &unit.def.unavailable {

@@ -13,7 +13,7 @@ use watchbell_core::{Condition, Definition, SeriesName, Time, Trigger, WorkerNam
 use watchbell_engine::RunningView;
 use watchbell_venues::binance::State as VenueState;
 
-use super::{HISTORY, LocalControl, Picture, not_found};
+use super::{HISTORY, LocalControl, Picture, not_found, notices};
 use crate::installation::trouble;
 
 /// Due instants that a schedule shows ahead.
@@ -24,16 +24,20 @@ impl LocalControl {
         let (picture, series, store) =
             tokio::join!(self.picture(), self.store.series(), self.store_info());
         let picture = picture?;
+        let queue = self.queue_lines(&picture).await?;
         let series: BTreeMap<SeriesName, SeriesSummary> = series?;
         let workers = self.lines(&picture);
         let venue = self.venue_line(&picture);
-        let notices = self.notices(&workers, &series, venue.as_ref()).await?;
+        let facts = notices::Facts { workers: &workers, series: &series, queue: &queue };
+        let notices = self.notices(&picture, facts, venue.as_ref()).await?;
         Ok(Status {
             now: picture.now,
             node: self.node_info(),
             store: store?,
             series,
             workers,
+            nodes: picture.nodes,
+            queue,
             venue,
             notices,
         })
@@ -58,10 +62,11 @@ impl LocalControl {
         Ok(StoreInfo {
             engine: match about.engine {
                 "sqlite" => "SQLite".to_owned(),
+                "postgres" => "PostgreSQL".to_owned(),
                 other => other.to_owned(),
             },
-            path: about.path.display().to_string(),
-            synchronous: about.synchronous.to_owned(),
+            path: about.location,
+            synchronous: about.synchronous,
             schema: schema.join(" "),
             size_bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
         })
@@ -135,7 +140,7 @@ impl LocalControl {
     /// outlasts it is told; all others come down to that none runs.
     fn gate(&self, picture: &Picture, record: &WorkerRecord) -> Option<Gate> {
         let stored = record.blocked.as_ref();
-        if self.node_runs(record, picture.now) {
+        if Self::node_runs(picture, record) {
             return stored.cloned();
         }
         if record.desired != Desired::Running {
@@ -187,7 +192,7 @@ impl LocalControl {
                     let newest = self.store.windows(query).await?.pop();
                     newest.map(|w| (w.end, w.state.to_string())).unzip()
                 }
-                Trigger::On { .. } | Trigger::Queue { .. } | Trigger::Stream | Trigger::Manual => {
+                Trigger::On { .. } | Trigger::Queue(_) | Trigger::Stream | Trigger::Manual => {
                     continue;
                 }
             };

@@ -4,11 +4,14 @@ use std::sync::Mutex;
 
 use watchbell_api::{RunOptions, Verdict as Compared, WindowRef};
 use watchbell_core::gate::Verdict;
+use watchbell_core::job::{self, Kind, Rate};
 use watchbell_core::port::Outcome;
+use watchbell_core::port::{Enqueued, JobAction, JobChange, JobClaim, JobFilter, Registration};
 use watchbell_core::schedule::Cron;
 use watchbell_core::window::State as WindowState;
 use watchbell_core::{
-    BoxError, Commit, Cover, Cycle, Done, Fault, Millis, NewJob, WindowHashes, WindowInput, values,
+    BoxError, Commit, Cover, Cycle, Done, Fault, Millis, NewJob, QueueSpec, WindowHashes,
+    WindowInput, values,
 };
 use watchbell_engine::Node;
 use watchbell_store::SqlStore;
@@ -88,12 +91,16 @@ impl Bed {
         let store: Arc<dyn Store> = Arc::new(SqlStore::new(temp.db.clone()));
         let hashes = Arc::new(Mutex::new(("in", "out")));
         let every = |period| Trigger::Every { period, offset: Millis::ZERO };
-        let kinds = vec!["chore".to_owned()];
+        let chore = Kind::new("chore").schema(serde_json::json!({
+            "type": "object",
+            "properties": { "room": { "type": "string" } },
+        }));
+        let chores = QueueSpec { kinds: vec![chore], concurrency: 2, prefetch: 0 };
         let mut all: Vec<Arc<dyn Worker>> = [
             Definition::new(SYNC, every(Millis::from_secs(30))),
             Definition::new("nightly", Trigger::Cron(Cron::parse("30 2 * * *", "UTC").unwrap())),
             Definition::new("by-hand", Trigger::Manual),
-            Definition::new("chores", Trigger::Queue { kinds, concurrency: 1 }).needs(SYNC),
+            Definition::new("chores", Trigger::Queue(chores)).needs(SYNC),
         ]
         .into_iter()
         .map(|d| Arc::new(Simple(d)) as Arc<dyn Worker>)
@@ -150,6 +157,45 @@ impl Bed {
         assert_eq!(covers["BTCUSDT"], [expected]);
     }
 
+    /// As a node does at its start.
+    async fn register(&self) {
+        let defs: Vec<_> = self.control.units.values().map(|u| registration(&u.def)).collect();
+        self.store.register(&defs, NOW).await.unwrap();
+    }
+
+    /// A worker that this configuration does not have, with its kind.
+    async fn register_elsewhere(&self, worker: &str, kind: Kind, at: Time) {
+        let registration =
+            Registration { kinds: vec![kind], ..watchbell_testkit::registration(worker) };
+        self.store.register(&[registration], at).await.unwrap();
+    }
+
+    async fn enqueue(&self, job: NewJob) -> i64 {
+        self.control.enqueue(vec![job]).await.unwrap()[0].id().unwrap()
+    }
+
+    /// Leases jobs, as the worker of another process.
+    async fn lease(&self, kind: &str, most: u32) -> usize {
+        let boot = session("other", NOW);
+        if self.store.sessions(10).await.unwrap().iter().all(|s| s.id != boot.id) {
+            self.store.open_session(boot.clone()).await.unwrap();
+        }
+        let claim = JobClaim {
+            worker: "other".into(),
+            session: boot.id,
+            kinds: vec![kind.to_owned()],
+            most,
+            now: self.clock.now(),
+            ttl: Millis::from_secs(30),
+        };
+        self.store.claim_jobs(claim).await.unwrap().grants.len()
+    }
+
+    async fn gates(&self, thing: &str) -> Vec<String> {
+        let e = self.control.explain(thing.to_owned()).await.unwrap();
+        e.gates.iter().map(ToString::to_string).collect()
+    }
+
     async fn run(&self, worker: &str, options: RunOptions) -> Result<RunReport> {
         self.control.run(RunRequest { worker: worker.into(), options }).await
     }
@@ -180,7 +226,7 @@ async fn a_status_without_a_node_is_complete() {
     assert_eq!(names, ["by-hand", "chores", "hourly", SYNC, "nightly"]);
     assert_eq!(status.series[&SeriesName::from(SERIES)].counts[&WindowState::Complete], 1);
     assert_eq!(status.store.engine, "SQLite");
-    assert_eq!(status.store.schema, "market/1 runtime/1");
+    assert_eq!(status.store.schema, "market/2 runtime/3");
     assert!(status.store.size_bytes > 0);
     assert!(!status.node.running);
     assert_eq!(status.venue, None);
@@ -316,26 +362,275 @@ async fn a_missing_cover_leads_to_the_venue() {
     assert!(matches!(open.gates[0], Gate::WindowOpen { .. }), "{open}");
 }
 
+fn chore(payload: serde_json::Value) -> NewJob {
+    NewJob::new("chore", payload)
+}
+
+fn change(action: JobAction, filter: JobFilter) -> JobChange {
+    JobChange { filter, action, limit: 100, preview: false, by: "ada".to_owned() }
+}
+
 #[tokio::test]
-async fn a_job_waits_for_its_worker_and_unknown_things_are_named() {
+async fn a_job_waits_for_its_worker() {
     let bed = Bed::new(false).await;
-    let job = |kind| NewJob::new(kind, serde_json::Value::Null);
-    let id = bed.store.enqueue(vec![job("chore"), job("nobody")], NOW).await.unwrap();
-    let (chore, nobody) = (id[0].unwrap(), id[1].unwrap());
-    let e = bed.control.explain(format!("job/{chore}")).await.unwrap();
+    bed.register().await;
+    bed.register_elsewhere("mailer", Kind::new("mail"), NOW - HOUR).await;
+    let id = bed.enqueue(chore(serde_json::json!({}))).await;
+    let e = bed.control.explain(format!("job/{id}")).await.unwrap();
     assert!(matches!(e.gates[0], Gate::Dependency { .. }), "{e}");
     assert_eq!(e.chain[0].subject, "worker chores");
     // What it needs in turn does not matter while no node runs.
     assert_eq!(e.chain[0].gates[0], Gate::NoNode);
     assert_eq!(e.chain[0].chain, []);
-    let e = bed.control.explain(format!("job/{nobody}")).await.unwrap();
-    assert!(matches!(e.gates[0], Gate::Unavailable { .. }), "{e}");
-    assert_eq!(bed.control.job(chore).await.unwrap().kind, "chore");
+    // A kind whose worker has gone.
+    let id = bed.enqueue(NewJob::new("mail", serde_json::Value::Null)).await;
+    let gone = format!(
+        "it cannot run on this node: no worker on any node consumes kind `mail`: it was last \
+         registered by worker `mailer` at {}",
+        NOW - HOUR
+    );
+    assert_eq!(bed.gates(&format!("job/{id}")).await, [gone.as_str()]);
+    assert_eq!(bed.gates("kind/mail").await, [gone.as_str()]);
+    assert_eq!(bed.gates("mail").await, [gone.as_str()]);
+    let detail = bed.control.job(id).await.unwrap();
+    assert_eq!((detail.record.kind.as_str(), detail.attempts.len()), ("mail", 0));
+    assert_eq!(detail.explanation.gates.len(), 1);
+    let later = NewJob { run_at: Some(NOW + HOUR), ..chore(serde_json::json!({})) };
+    let id = bed.enqueue(later).await;
+    let e = bed.control.explain(format!("job/{id}")).await.unwrap();
+    assert_eq!(e.gates[0], Gate::NotDue { until: NOW + HOUR });
+}
+
+#[tokio::test]
+async fn a_job_says_which_limit_is_reached_and_who_holds_it() {
+    let bed = Bed::new(false).await;
+    let kind = Kind {
+        concurrency: Some(2),
+        per_key: Some(1),
+        rate: Some(Rate { count: 2, per: Millis::from_mins(1) }),
+        ..Kind::new("export")
+    };
+    // The worker of this configuration stands for it, so that only the limits are told.
+    bed.register_elsewhere("exporter", kind, NOW).await;
+    let job = |key: &str| NewJob {
+        limit_key: Some(key.to_owned()),
+        ..NewJob::new("export", serde_json::Value::Null)
+    };
+    let first = bed.enqueue(job("a")).await;
+    let second = bed.enqueue(job("a")).await;
+    let limits = async |id| {
+        let all = bed.gates(&format!("job/{id}")).await;
+        all.into_iter().filter(|g| g.contains("limit:") || g.contains("rate:")).collect::<Vec<_>>()
+    };
+    let picture = bed.control.picture().await.unwrap();
+    let known = bed.store.kinds().await.unwrap();
+    let reached = async |key| {
+        let now = picture.now;
+        let gates = bed.control.limits(&known[0].kind, key, now).await.unwrap();
+        gates.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(reached(Some("a")).await, Vec::<String>::new());
+    assert_eq!(bed.lease("export", 10).await, 1);
+    assert_eq!(
+        reached(Some("a")).await,
+        ["limit:export/a is not well: 1 job of this key is leased, and no more may be at once"]
+    );
+    assert_eq!(reached(Some("b")).await, Vec::<String>::new());
+    bed.enqueue(job("b")).await;
+    assert_eq!(bed.lease("export", 10).await, 1);
+    let all = reached(Some("c")).await;
+    assert_eq!(all.len(), 2, "{all:?}");
+    assert_eq!(all[0], "limit:export is not well: 2 jobs are leased, and no more may be at once");
+    assert!(all[1].starts_with("rate:export is not well: 2 jobs have begun within 1m"), "{all:?}");
+    // The kind has no worker here: that is the whole reason.
+    assert_eq!(limits(second).await, Vec::<String>::new());
+    let e = bed.control.explain(format!("job/{first}")).await.unwrap();
+    assert_eq!(e.verdict, Verdict::Running);
+    assert!(matches!(&e.gates[..], [Gate::LeaseHeld { owner, .. }] if owner.as_str() == "other"));
+    let detail = bed.control.job(first).await.unwrap();
+    assert_eq!(detail.record.holder.unwrap().as_str(), "other");
+}
+
+#[tokio::test]
+async fn a_node_is_woken_by_what_is_enqueued() {
+    let bed = Bed::new(true).await;
+    let done = async |id: i64, state: job::State| {
+        let probe = || async { bed.control.job(id).await.unwrap().record.state };
+        until("the job ends", probe, |s| *s == state).await;
+    };
+    let id = bed.enqueue(chore(serde_json::json!({ "room": "attic" }))).await;
+    done(id, job::State::Succeeded).await;
+    let wrong = bed
+        .control
+        .enqueue(vec![chore(serde_json::json!({})), chore(serde_json::json!({ "room": 7 }))])
+        .await
+        .unwrap_err();
+    assert_eq!((wrong.http_status(), wrong.exit_code()), (422, 2));
+    assert!(wrong.to_string().starts_with("jobs[1].payload.room: "), "{wrong}");
+    // What is due later is run by an order.
+    let later = NewJob { run_at: Some(NOW + HOUR), ..chore(serde_json::json!({})) };
+    let id = bed.enqueue(later).await;
+    let waits = bed.control.explain("kind/chore".to_owned()).await.unwrap();
+    assert_eq!(waits.gates, [Gate::NotDue { until: NOW + HOUR }]);
+    let filter = JobFilter { ids: vec![id], ..JobFilter::default() };
+    let changed = bed.control.change_jobs(change(JobAction::RunNow, filter)).await.unwrap();
+    assert_eq!((changed.matched, changed.changed), (1, 1));
+    done(id, job::State::Succeeded).await;
+    let status = bed.control.status().await.unwrap();
+    let line = &status.queue[0];
+    assert_eq!((line.kind.as_str(), line.count(job::State::Succeeded)), ("chore", 2));
+    assert_eq!(line.worker.as_ref().map(WorkerName::as_str), Some("chores"));
+    assert_eq!(line.unconsumed, None);
+    let nodes: Vec<_> = status.nodes.iter().map(|n| n.session.id.as_str()).collect();
+    assert_eq!(nodes, ["boot"]);
+    let idle = bed.control.explain("kind/chore".to_owned()).await.unwrap();
+    assert_eq!(idle.gates, [Gate::NothingQueued { kinds: vec!["chore".to_owned()] }]);
+    bed.node.unwrap().shutdown("test").await.unwrap();
+}
+
+#[tokio::test]
+async fn who_consumes_nothing_is_named() {
+    let mut bed = Bed::new(false).await;
+    bed.register().await;
+    bed.register_elsewhere("mailer", Kind::new("mail"), NOW).await;
+    bed.enqueue(NewJob::new("mail", serde_json::Value::Null)).await;
+    bed.enqueue(chore(serde_json::json!({}))).await;
+    // A session that was killed is no node.
+    bed.store.open_session(session("killed", NOW)).await.unwrap();
+    let status = bed.control.status().await.unwrap();
+    assert_eq!(status.nodes, []);
+    let lines: Vec<_> =
+        status.queue.iter().map(|l| (l.kind.as_str(), l.unconsumed.as_deref())).collect();
+    let gone = format!(
+        "no worker on any node consumes kind `mail`: it was last registered by worker `mailer` \
+         at {NOW}"
+    );
+    assert_eq!(lines, [("chore", Some("no node runs")), ("mail", Some(gone.as_str()))]);
+    let texts: Vec<_> = status.notices.iter().map(|n| n.text.clone()).collect();
+    assert_eq!(
+        texts,
+        [
+            "no node runs here: what is shown is as the last one left it".to_owned(),
+            format!("mail: 1 job queued, and nobody consumes them: {gone}"),
+        ]
+    );
+    let pause = ActRequest { worker: "chores".into(), action: Action::Pause, by: "ada".to_owned() };
+    bed.control.act(pause).await.unwrap();
+    let queue = bed.control.queue().await.unwrap();
+    assert_eq!(queue[0].unconsumed.as_deref(), Some("its worker chores was paused by ada"));
+    // A node that cannot be told would not know of the job.
+    bed.control.elsewhere = true;
+    let nodes = bed.control.nodes().await.unwrap();
+    assert_eq!(nodes.len(), 1);
+    let refused = bed.control.enqueue(vec![chore(serde_json::json!({}))]).await.unwrap_err();
+    assert_eq!(refused.exit_code(), 4);
+    let all = change(JobAction::Cancel, JobFilter::default());
+    let preview = JobChange { preview: true, ..all.clone() };
+    assert_eq!(bed.control.change_jobs(preview).await.unwrap().matched, 2);
+    assert_eq!(bed.control.change_jobs(all).await.unwrap_err().exit_code(), 4);
+}
+
+/// Of several nodes, one that started before the kind was last registered may be the one that did.
+#[tokio::test]
+async fn a_kind_may_be_consumed_by_another_node() {
+    let bed = Bed::new(false).await;
+    bed.register_elsewhere("mailer", Kind::new("mail"), NOW).await;
+    let node = |opened_at, overdue| NodeRecord {
+        session: session("helm", opened_at),
+        seen_at: Some(NOW),
+        overdue,
+        skew: Some(Millis(-2_500)),
+        round_trip: None,
+        api: None,
+        profile: "default".to_owned(),
+        holds: Vec::new(),
+        jobs: 0,
+    };
+    for (node, consumed) in [
+        (node(NOW - HOUR, false), true),
+        (node(NOW, false), true),
+        (node(NOW + Millis(1), false), false),
+        (node(NOW - HOUR, true), false),
+    ] {
+        let mut picture = bed.control.picture().await.unwrap();
+        picture.any_node = true;
+        // As that node says of it.
+        picture.records.get_mut("mailer").unwrap().state = State::Running;
+        picture.nodes.push(node.clone());
+        let line = bed.control.queue_lines(&picture).await.unwrap().remove(0);
+        assert_eq!(line.unconsumed.is_none(), consumed, "{node:?}");
+        assert_eq!(line.worker.as_ref().map(WorkerName::as_str), Some("mailer"));
+        let facts = notices::Facts {
+            workers: &[],
+            series: &BTreeMap::new(),
+            queue: std::slice::from_ref(&line),
+        };
+        let told = bed.control.notices(&picture, facts, None).await.unwrap();
+        let texts: Vec<&str> = told.iter().map(|n| n.text.as_str()).collect();
+        assert!(texts[0].contains("node testhost (pid 1)"), "{texts:?}");
+        let silent = texts.iter().any(|t| t.contains("has not been heard of"));
+        assert_eq!(silent, node.overdue, "{texts:?}");
+        let skewed = "the clock of node testhost (pid 1) is 2.5s ahead of the store's";
+        assert!(texts.iter().any(|t| t.starts_with(skewed)), "{texts:?}");
+    }
+}
+
+#[tokio::test]
+async fn jobs_are_changed_by_filter_and_keys_keep_others_away() {
+    let bed = Bed::new(false).await;
+    bed.register().await;
+    let keyed = || NewJob { unique_key: Some("k".to_owned()), ..chore(serde_json::json!({})) };
+    let answers = bed.control.enqueue(vec![keyed(), keyed()]).await.unwrap();
+    let id = answers[0].id().unwrap();
+    assert_eq!(answers[1], Enqueued::Duplicate(Some(id)));
+    let filter = JobFilter { unique_key: Some("k".to_owned()), ..JobFilter::default() };
+    let done = bed.control.change_jobs(change(JobAction::Cancel, filter.clone())).await.unwrap();
+    assert_eq!((done.matched, done.changed, done.asked), (1, 1, 0));
+    let job = bed.control.job(id).await.unwrap();
+    assert_eq!(job.record.state, job::State::Cancelled);
+    assert_eq!(job.explanation.verdict, Verdict::Failed);
+    let other = bed.enqueue(keyed()).await;
+    let done = bed.control.change_jobs(change(JobAction::Redrive, filter.clone())).await.unwrap();
+    assert_eq!((done.matched, done.changed), (1, 0));
+    let ids = JobFilter { ids: vec![other], ..JobFilter::default() };
+    bed.control.change_jobs(change(JobAction::Cancel, ids)).await.unwrap();
+    let purged = bed.control.change_jobs(change(JobAction::Purge, filter)).await.unwrap();
+    assert_eq!(purged.changed, 2);
+    let all = JobQuery { limit: 10, ..JobQuery::default() };
+    assert_eq!(bed.control.jobs(all).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn whoever_waits_for_an_event_gets_it() {
+    let bed = Bed::new(false).await;
+    let query = || EventQuery { after: Some(0), kinds: vec!["a.*".to_owned()], limit: 10 };
+    let minute = Millis::from_mins(1);
+    assert_eq!(bed.control.next_events(query(), Millis::ZERO).await.unwrap(), []);
+    let emit = |kind: &str| EmitRequest {
+        kind: kind.to_owned(),
+        key: String::new(),
+        payload: serde_json::Value::Null,
+    };
+    let (events, ()) = tokio::join!(bed.control.next_events(query(), minute), async {
+        bed.clock.next_timer(bed.clock.now()).await;
+        bed.control.emit(emit("b.c")).await.unwrap();
+        bed.control.emit(emit("a.b")).await.unwrap();
+        bed.clock.advance(bed.clock.now() + Millis::from_secs(1));
+    });
+    let kinds: Vec<_> = events.unwrap().into_iter().map(|e| e.kind).collect();
+    assert_eq!(kinds, ["a.b"]);
+}
+
+#[tokio::test]
+async fn unknown_things_are_named() {
+    let bed = Bed::new(false).await;
+    bed.register().await;
     for (thing, near) in [
         ("nightyl", Some("nightly")),
         ("hours/x", None),
         ("huors/2026-11-22", Some(SERIES)),
         ("job/99", None),
+        ("kind/chroe", Some("chore")),
         ("job/x", None),
     ] {
         let error = bed.control.explain(thing.to_owned()).await.unwrap_err();

@@ -4,8 +4,20 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 
 use serde_json::Value;
+use watchbell_testkit::Cluster;
+
+/// Names the configuration of [`Home::configured`] to a command that looks for none.
+pub(crate) const CONFIG: &str = "--config=watchbell.yaml";
+
+/// The server of all tests that only need a database; each makes one of its own. `None` where tests
+/// on PostgreSQL are switched off.
+pub(crate) fn server() -> Option<&'static Cluster> {
+    static SERVER: OnceLock<Option<Cluster>> = OnceLock::new();
+    SERVER.get_or_init(|| watchbell_testkit::postgres_is_wanted().then(Cluster::start)).as_ref()
+}
 
 /// A working directory with one data directory in it, removed at the end.
 pub(crate) struct Home(tempfile::TempDir);
@@ -39,6 +51,14 @@ impl Ended {
 impl Home {
     pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    /// With a configuration in the working directory: `up` and all commands obey it, `demo` only
+    /// when it is told to with [`CONFIG`].
+    pub(crate) fn configured(yaml: &str) -> Self {
+        let home = Self::new();
+        std::fs::write(home.path().join("watchbell.yaml"), yaml).expect("a file in our directory");
+        home
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -96,25 +116,39 @@ impl Running {
 
     /// Reads lines of its error stream until one contains `text`.
     pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        self.wait_for_all(&[text])
+    }
+
+    /// As [`wait_for`](Self::wait_for), for several texts one after the other; returns the last line.
+    pub(crate) fn wait_for_all(&mut self, texts: &[&str]) -> String {
         let err = self.0.stderr.take().expect("its error stream is ours");
         let mut lines = BufReader::new(err).lines();
-        let mut seen = Vec::new();
+        let (mut seen, mut found) = (Vec::new(), 0);
         for line in &mut lines {
             let line = line.expect("it prints text");
-            if line.contains(text) {
-                // The rest is read on by a thread, so that the process never waits for us.
-                std::thread::spawn(move || lines.for_each(drop));
-                return line;
+            if line.contains(texts[found]) {
+                found += 1;
+                if found == texts.len() {
+                    // The rest is read on by a thread, so that the process never waits for us.
+                    std::thread::spawn(move || lines.for_each(drop));
+                    return line;
+                }
             }
             seen.push(line);
         }
-        panic!("it ended without saying `{text}`; it said: {seen:#?}");
+        panic!("it ended without saying `{}`; it said: {seen:#?}", texts[found]);
+    }
+
+    /// Sends it a signal, such as `STOP`.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status().expect("kill runs");
+        assert!(sent.success(), "the process is there");
     }
 
     /// Sends SIGTERM and waits for the end.
     pub(crate) fn terminate(mut self) -> ExitStatus {
-        let sent = Command::new("kill").arg(self.pid().to_string()).status().expect("kill runs");
-        assert!(sent.success(), "the process is there");
+        self.signal("TERM");
         self.0.wait().expect("it ends")
     }
 

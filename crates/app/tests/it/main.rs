@@ -4,6 +4,10 @@
 mod architecture;
 mod bad_input;
 mod demo;
+mod exec;
 mod harness;
 mod killed;
+mod moves;
 mod node;
+mod nodes;
+mod server;

@@ -39,7 +39,7 @@ use watchbell_core::{
 use watchbell_db::{Database, Line, Migration};
 
 use crate::node::Remembered;
-use crate::queue::Known;
+use crate::queue::{Known, Together};
 use crate::word::Words;
 
 /// The migrations of the runtime's tables.
@@ -63,6 +63,7 @@ pub struct SqlStore {
     words: Arc<Words>,
     beat: Arc<Remembered>,
     known: Arc<Known>,
+    together: Arc<Together>,
 }
 
 impl SqlStore {
@@ -85,7 +86,13 @@ impl SqlStore {
     }
 
     fn speaking(words: Words, db: Database) -> Self {
-        Self { db, words: Arc::new(words), beat: Arc::default(), known: Arc::default() }
+        Self {
+            db,
+            words: Arc::new(words),
+            beat: Arc::default(),
+            known: Arc::default(),
+            together: Arc::default(),
+        }
     }
 
     /// The database, for a workload's own tables.
@@ -211,7 +218,7 @@ impl Store for SqlStore {
         Box::pin(claim::claim(&self.db, request))
     }
     fn publish(&self, publication: Publication) -> BoxFuture<'_, Result<()>> {
-        Box::pin(publish::publish(&self.db, &self.known, publication))
+        Box::pin(self.together.publish(&self.db, &self.known, publication))
     }
     fn windows(&self, query: WindowQuery) -> BoxFuture<'_, Result<Vec<WindowRecord>>> {
         Box::pin(window::list(&self.db, query))

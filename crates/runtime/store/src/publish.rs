@@ -199,7 +199,7 @@ fn end_cycle(p: &Publication, end: &CycleEnd) -> Statement {
 }
 
 /// The end of the job behind a publication that ends one.
-fn job_end(p: &Publication) -> Option<JobEnd> {
+pub(crate) fn job_end(p: &Publication) -> Option<JobEnd> {
     let (Cause::Job { id }, Some(end)) = (&p.cause, &p.end) else { return None };
     Some(JobEnd {
         id: *id,

@@ -55,8 +55,7 @@ impl Opener {
             self.adopt(&raw, id)?;
         }
         if !self.options.read_only {
-            let mode: String =
-                raw.query_row("pragma journal_mode = wal", [], |r| r.get(0)).map_err(failed)?;
+            let mode = self.use_log(&raw).map_err(failed)?;
             if mode != "wal" {
                 let detail = format!("journal mode is {mode}: is it on a network file system?");
                 return Err(self.cannot_open(detail));
@@ -69,6 +68,27 @@ impl Opener {
             .map_err(failed)?;
         }
         Ok(raw)
+    }
+
+    /// Switches the file to its write-ahead log, and returns the mode that it is in. Two processes
+    /// that both want to switch wait for each other's shared lock, so neither waits long before it
+    /// lets go and asks again.
+    fn use_log(&self, raw: &rusqlite::Connection) -> rusqlite::Result<String> {
+        const PATIENCE: Duration = Duration::from_millis(50);
+        let whole = Duration::from_millis(self.options.busy_timeout_ms);
+        raw.busy_timeout(PATIENCE.min(whole))?;
+        let mut tries = whole.as_millis() / PATIENCE.as_millis();
+        loop {
+            match raw.query_row("pragma journal_mode = wal", [], |r| r.get(0)) {
+                Err(e) if tries > 0 && e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                    tries -= 1;
+                }
+                outcome => {
+                    raw.busy_timeout(whole)?;
+                    return outcome;
+                }
+            }
+        }
     }
 
     /// Marks an empty file as ours; refuses any other. Under the write lock, so that of two

@@ -22,6 +22,7 @@ mod kinds;
 mod limits;
 mod read;
 mod reclaim;
+mod together;
 
 use std::collections::BTreeMap;
 
@@ -37,6 +38,7 @@ pub(crate) use self::enqueue::insert;
 pub(crate) use self::finish::{already, ending, prove};
 pub(crate) use self::kinds::{Admitted, register_kinds};
 pub(crate) use self::reclaim::{MARKED, take_back};
+pub(crate) use self::together::Together;
 use crate::SqlStore;
 
 /// What one process knows about the queue, shared by the clones of its store: nothing that it could

@@ -143,7 +143,7 @@ conform! {
     queue_races: eight_claimers_share_the_jobs one_of_many_takes_the_key a_key_is_never_held_twice
         limits_hold_at_every_instant a_rate_holds_for_all_together
         priorities_hold_while_others_add what_is_done_leaves_the_live_table
-        a_long_stretch_hears_of_what_comes_first;
+        a_long_stretch_hears_of_what_comes_first many_ends_with_rows_are_each_their_own;
     upkeep: sessions_and_flags_follow_the_boots recovery_takes_back_what_the_dead_held
         registration_keeps_history the_first_registration_is_remembered
         what_another_node_runs_is_available states_desires_and_gates beats_add_up settings_are_kept

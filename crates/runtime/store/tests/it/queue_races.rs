@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use watchbell_core::job::{Kind, Mask, Rate};
-use watchbell_core::port::{FollowUp, JobBatch, JobClaim, JobEnd, Registration, Store};
-use watchbell_core::{Millis, NewJob, SessionId, Time};
+use watchbell_core::port::{FollowUp, JobBatch, JobClaim, JobEnd, Registration, Store, StoreError};
+use watchbell_core::{Commit, Expect, Millis, NewJob, SessionId, Time};
 use watchbell_testkit::registration;
 
 use crate::jobs::{failure, id, job, success};
-use crate::{NOW, Rig, TTL, at};
+use crate::{NOW, Rig, TTL, at, done, row};
 
 async fn claim(store: &dyn Store, boot: &str, kind: &str, most: u32, now: Time) -> JobBatch {
     let claim = JobClaim {
@@ -304,4 +304,43 @@ pub(crate) async fn a_long_stretch_hears_of_what_comes_first(rig: Rig) {
     assert_eq!(Some(id(&batch.grants[0])), there);
     let rest = claim(&*rig.store, "one", "count", 9_999, at(1) + Millis(250)).await;
     assert_eq!(rest.grants.len(), 8_000 + 2 - 6_000 - 9 - 800 - 9, "nothing is left behind");
+}
+
+/// Ends that add rows share transactions; what is wrong with one is its own affair.
+pub(crate) async fn many_ends_with_rows_are_each_their_own(rig: Rig) {
+    const JOBS: i64 = 300;
+    rig.store.enqueue((0..JOBS).map(|_| job("count")).collect(), NOW).await.unwrap();
+    let batch = claim(&*rig.store, "one", "count", JOBS as u32, at(1)).await;
+    assert_eq!(batch.grants.len(), JOBS as usize);
+    let mut tasks = Vec::new();
+    for (n, mut grant) in batch.grants.into_iter().enumerate() {
+        let store = Arc::clone(&rig.store);
+        // One has lost its job; one adds a row that another adds as well.
+        grant.token.0 += i64::from(n == 17);
+        let number = if n == 200 { 201 } else { n as i64 };
+        let mut p = done("watch", &grant, at(2));
+        p.commit = Commit::new().with(row(number, "watch").expect(Expect::Exactly(1)));
+        tasks.push(tokio::spawn(async move { (n, store.publish(p).await) }));
+    }
+    let mut refused = Vec::new();
+    for task in tasks {
+        match task.await.unwrap() {
+            (_, Ok(())) => {}
+            (17, Err(e)) => {
+                assert!(matches!(e, StoreError::Fenced { .. }), "{e}");
+                refused.push(17);
+            }
+            (n, Err(e)) => {
+                assert!(matches!(e, StoreError::Conflict(_)), "{n}: {e}");
+                assert!(n == 200 || n == 201, "{n}: {e}");
+                refused.push(n);
+            }
+        }
+    }
+    assert_eq!(refused.len(), 2, "{refused:?}");
+    assert_eq!(rig.rows().await, JOBS - 2);
+    assert_eq!(
+        (count(&rig, "ops.jobs").await, count(&rig, "ops.job_history").await),
+        (2, JOBS - 2)
+    );
 }

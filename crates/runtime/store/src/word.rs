@@ -154,11 +154,13 @@ impl Words {
     }
 }
 
-/// Sends what is in the letterbox, a moment after the first word of it.
+/// Sends what is in the letterbox: the first word at once, those that follow it together.
 async fn speak(db: Database, me: String, out: Arc<Letterbox>, clock: Clock) {
+    let mut quiet_until = clock.now();
     loop {
         out.bell.notified().await;
-        clock.sleep(PAUSE).await;
+        clock.sleep_until(quiet_until).await;
+        quiet_until = clock.now() + PAUSE;
         let effects = out.take();
         if !effects.is_empty() {
             send(&db, &me, &effects).await;

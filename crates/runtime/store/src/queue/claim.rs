@@ -249,7 +249,9 @@ pub(super) async fn claim(db: &Database, known: &Known, claim: JobClaim) -> Resu
         let before = if upkeep { make_ready(&claim) } else { Vec::new() };
         take(db, known, &claim, &limited, before, &mut rows).await?;
         let short = rows.len() < claim.most as usize;
-        if !short && !std::mem::take(&mut upkeep) {
+        // What it has can begin at once; whether there is more is asked by the next claim.
+        if !std::mem::take(&mut upkeep) && (!short || !rows.is_empty()) {
+            batch.next = Some(claim.now);
             break;
         }
         let seen = Look::around(db, &claim, &limited).await?;

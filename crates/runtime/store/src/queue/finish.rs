@@ -38,9 +38,10 @@ macro_rules! kept {
 pub(super) use {history, kept};
 
 /// That the session `$3` holds job `$1` under token `$2` at `$4`, which is asked for where `$5` is 0.
+/// Only a running job has an owner; to ask for its state would have PostgreSQL look at all that run.
 macro_rules! held {
     () => {
-        "id = $1 and token = $2 and lease_owner = $3 and state = 'running'
+        "id = $1 and token = $2 and lease_owner = $3
             and ($5 = 1 or lease_expires_at > {now:$4})"
     };
 }
@@ -58,7 +59,7 @@ macro_rules! rows {
 /// The same as `held!` for a row `j` beside those rows.
 macro_rules! held_row {
     () => {
-        "j.id = $1 and j.token = $2 and j.lease_owner = $3 and j.state = 'running'
+        "j.id = $1 and j.token = $2 and j.lease_owner = $3
             and ($5 = 1 or j.lease_expires_at > clock.now)"
     };
 }
@@ -291,6 +292,7 @@ pub(crate) fn ending(
     let mut sorted: Vec<&JobEnd> = ends.iter().collect();
     sorted.sort_by_key(|end| (end.id, end.token));
     sorted.dedup_by_key(|end| (end.id, end.token));
+    let is_batch = sorted.len() > 1;
     let by = session(by);
     let (mut done, mut ended, mut back) = (Vec::new(), Vec::new(), Vec::new());
     let (mut noted, mut copied, mut gone) = (Vec::new(), Vec::new(), Vec::new());
@@ -342,6 +344,12 @@ pub(crate) fn ending(
     let (copies, drops) = many_done(&by, now, &many);
     ending.tell.extend(0..copies.len());
     ending.list.extend(copies.into_iter().chain(drops));
+    if shared && is_batch {
+        // The live table is empty at one moment and long at the next: a plan that was made for good
+        // while it was empty would go through all of it for each of these.
+        let plan_anew = "/*pg*/ set local plan_cache_mode = force_custom_plan /*end*/";
+        ending.list.push(Statement::new(plan_anew, vec![]));
+    }
     let back_sql = if shared { BACK } else { ONE_BACK };
     let returned = !back.is_empty();
     for (sql, width, rows, tells) in [

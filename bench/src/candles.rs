@@ -257,6 +257,7 @@ impl Loader {
             trigger: "manual".into(),
             stale_after: None,
             subscribes: Vec::new(),
+            kinds: Vec::new(),
             unavailable: None,
         };
         store.register(&[registration], now).await?;

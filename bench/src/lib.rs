@@ -1,9 +1,11 @@
 //! What the measuring programs share: processor time and memory of a process, percentiles, the
-//! machine in one line, aligned tables ([`Table`]), and seeded candles ([`candles`]).
+//! machine in one line, aligned tables ([`Table`]), seeded candles ([`candles`]), and the parts of the
+//! queue's measurement ([`queue`]).
 //!
 //! The programs state what they measured beside a floor of the same run; they never judge a time.
 
 pub mod candles;
+pub mod queue;
 
 use std::fmt::Write as _;
 use std::fs;

@@ -230,8 +230,10 @@ impl Postgres {
     }
 
     pub(crate) async fn notify(&self, channel: &str, payload: &str) -> Result<(), DbError> {
+        // A word is nothing that must outlive the server: it need not wait for the disk.
+        const SQL: &str = "select pg_notify($1, $2), set_config('synchronous_commit', 'off', true)";
         let params = [Value::from(channel), Value::from(payload)];
-        self.query(&Cow::Borrowed("select pg_notify($1, $2)"), &params).await.map(drop)
+        self.query(&Cow::Borrowed(SQL), &params).await.map(drop)
     }
 
     pub(crate) fn metrics(&self) -> WriterMetrics {

@@ -242,6 +242,7 @@ pub(super) async fn claim(db: &Database, known: &Known, claim: JobClaim) -> Resu
         let found = known.kinds.get(db, kind, claim.now).await?;
         limited.push(found.map_or(Limited::No, |known| Limited::of(&known.kind)));
     }
+    let is_free = limited.iter().all(|limited| *limited == Limited::No);
     let mut rows = Vec::new();
     let mut upkeep = known.upkeep.is_due(&claim.kinds, claim.now);
     for _ in 0..LOOKS {
@@ -249,8 +250,10 @@ pub(super) async fn claim(db: &Database, known: &Known, claim: JobClaim) -> Resu
         let before = if upkeep { make_ready(&claim) } else { Vec::new() };
         take(db, known, &claim, &limited, before, &mut rows).await?;
         let short = rows.len() < claim.most as usize;
-        // What it has can begin at once; whether there is more is asked by the next claim.
-        if !std::mem::take(&mut upkeep) && (!short || !rows.is_empty()) {
+        // What it has can begin at once; whether there is more is asked by the next claim. Where a
+        // limit kept jobs away, only a look around tells until when.
+        let at_once = !short || (is_free && !rows.is_empty());
+        if !std::mem::take(&mut upkeep) && at_once {
             batch.next = Some(claim.now);
             break;
         }

@@ -2,7 +2,7 @@
 //! up a server into one file.
 //!
 //! Nothing is known here about what the tables mean. The catalog of each side says which tables of
-//! [`SCHEMAS`](crate::SCHEMAS) there are, with their columns and keys; tables, views, indexes and
+//! [`SCHEMAS`] there are, with their columns and keys; tables, views, indexes and
 //! triggers themselves come from the migrations, which both sides must have run up to the same
 //! number. The source is read at one instant, in the order of the keys, page by page. Each table's
 //! rows make one digest, taken while they are read from the source and again from what the target

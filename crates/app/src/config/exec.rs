@@ -150,7 +150,7 @@ pub(crate) struct RawWindow {
     max_attempts: Option<u32>,
 }
 
-/// An input of a window: either a cover or the windows of another series.
+/// An input of a window: a cover, or the windows of another series.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct RawInput {
@@ -160,9 +160,12 @@ pub(crate) struct RawInput {
     /// How far before the start of the window the cover must reach.
     #[serde(skip_serializing_if = "Option::is_none")]
     lookback: Option<Length>,
-    /// Another series, such as market-30m.
+    /// Another series, such as window-sampler-30m.
     #[serde(skip_serializing_if = "Option::is_none")]
     window: Option<String>,
+    /// Another series whose windows count when they are given up, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settled: Option<String>,
 }
 
 /// What a program consumes from the queue.
@@ -509,8 +512,8 @@ impl Resolver<'_, '_> {
         let mut inputs = Vec::new();
         for (i, input) in raw.inputs.iter().enumerate() {
             let path = format!("{path}.inputs[{i}]");
-            match (&input.cover, &input.window) {
-                (Some(source), None) => {
+            match (&input.cover, &input.window, &input.settled) {
+                (Some(source), None, None) => {
                     let lookback = input.lookback.map_or(Millis::ZERO, |l| l.0);
                     inputs.push(WindowInput::Cover { source: source.clone(), lookback });
                     if raw.scope.is_empty() {
@@ -518,16 +521,19 @@ impl Resolver<'_, '_> {
                         self.wrong(&path, message, "`scope: [KEY, ...]` beside `inputs`");
                     }
                 }
-                (None, Some(series)) if input.lookback.is_none() => {
-                    inputs.push(WindowInput::Window { series: SeriesName::from(series.as_str()) });
-                }
-                (None, Some(_)) => {
+                (None, ..) if input.lookback.is_some() => {
                     let path = format!("{path}.lookback");
                     self.wrong(&path, "it goes with `cover`", "no such key");
                 }
+                (None, Some(series), None) => {
+                    inputs.push(WindowInput::Window { series: SeriesName::from(series.as_str()) });
+                }
+                (None, None, Some(series)) => {
+                    inputs.push(WindowInput::Settled { series: SeriesName::from(series.as_str()) });
+                }
                 _ => {
-                    let allowed = "{cover: SOURCE} or {window: SERIES}";
-                    self.wrong(&path, "an input is either a cover or a window", allowed);
+                    let allowed = "{cover: SOURCE}, {window: SERIES} or {settled: SERIES}";
+                    self.wrong(&path, "an input is one thing to wait for", allowed);
                 }
             }
         }

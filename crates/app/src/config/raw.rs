@@ -19,7 +19,7 @@ pub(crate) struct Raw {
     pub(crate) data_dir: String,
     /// The profile that `up` runs: `default`, `all`, or one from `profiles`.
     pub(crate) profile: String,
-    /// Named sets of workers, such as `night: [market-sync, market-3h]`.
+    /// Named sets of workers, such as `night: [market-sync, window-sampler-3h]`.
     pub(crate) profiles: BTreeMap<String, Vec<String>>,
     /// The database.
     pub(crate) store: RawStore,

@@ -18,7 +18,7 @@ const GOLDEN: &str = include_str!("malformed.txt");
 /// The workers of a small house.
 fn catalog(market: &Market) -> Catalog {
     let fixed = ["market-sync", "market-points", "market-report"].map(str::to_owned);
-    let windows = market.windows.iter().map(|w| format!("market-{}", Length(*w).exact()));
+    let windows = market.windows.iter().map(|w| format!("window-sampler-{}", Length(*w).exact()));
     let workers: Vec<WorkerName> = fixed.into_iter().chain(windows).map(WorkerName::from).collect();
     let mut profiles = Profiles::from([("all".to_owned(), workers.clone())]);
     profiles.insert("default".to_owned(), workers.iter().take(2).cloned().collect());
@@ -379,7 +379,7 @@ fn a_value_that_is_long_or_has_lines_stays_on_one_line_when_shown() {
 fn definitions() -> Vec<Definition> {
     let every = Trigger::Every { period: Millis::from_secs(30), offset: Millis::from_secs(7) };
     let window = Trigger::Window(WindowSpec {
-        series: "market-30m".into(),
+        series: "window-sampler-30m".into(),
         length: Millis::from_mins(30),
         settle: Millis::ZERO,
         inputs: Vec::new(),
@@ -389,7 +389,7 @@ fn definitions() -> Vec<Definition> {
         Definition::new("market-sync", every),
         Definition::new("market-points", Trigger::Stream).needs("market-sync"),
         Definition::new("market-report", Trigger::Manual).after("market-points"),
-        Definition::new("market-30m", window),
+        Definition::new("window-sampler-30m", window),
     ]
 }
 
@@ -431,8 +431,8 @@ workers:
 fn overrides_that_do_not_go_with_the_worker_are_refused() {
     let error = |text: &str| ok(text).apply_overrides(definitions()).unwrap_err().to_string();
     assert_eq!(
-        error("workers:\n  market-30m:\n    every: 5m\n"),
-        "watchbell.yaml:3:12: workers.market-30m.every: market-30m runs by `window`, not by time; \
+        error("workers:\n  window-sampler-30m:\n    every: 5m\n"),
+        "watchbell.yaml:3:12: workers.window-sampler-30m.every: window-sampler-30m runs by `window`, not by time; \
          allowed: no such key\n  |\n3 |     every: 5m\n  |            ^^"
     );
     assert_eq!(
@@ -570,7 +570,7 @@ workers:
         from: 2026-01-01
         settle: 10s
         scope: [BTCUSDT]
-        inputs: [{ cover: "klines:1m", lookback: 5m }, { window: market-30m }]
+        inputs: [{ cover: "klines:1m", lookback: 5m }, { window: window-sampler-30m }]
   export:
     type: exec
     shell: ./export

@@ -371,7 +371,7 @@ impl LocalControl {
                 WindowInput::Cover { source, .. } => {
                     inputs.covers.insert(source.clone(), self.store.covers(source).await?);
                 }
-                WindowInput::Window { series } => {
+                WindowInput::Window { series } | WindowInput::Settled { series } => {
                     let query = WindowQuery {
                         series: Some(series.clone()),
                         from: Some(start - spec.length),

@@ -226,7 +226,9 @@ async fn a_status_without_a_node_is_complete() {
     assert_eq!(names, ["by-hand", "chores", "hourly", SYNC, "nightly"]);
     assert_eq!(status.series[&SeriesName::from(SERIES)].counts[&WindowState::Complete], 1);
     assert_eq!(status.store.engine, "SQLite");
-    assert_eq!(status.store.schema, "market/2 runtime/3");
+    let newest = |line: &watchbell_db::Line| format!("{}/{}", line.name, line.migrations.len());
+    let schema = [newest(&watchbell_market::LINE), newest(&watchbell_store::LINE)].join(" ");
+    assert_eq!(status.store.schema, schema);
     assert!(status.store.size_bytes > 0);
     assert!(!status.node.running);
     assert_eq!(status.venue, None);

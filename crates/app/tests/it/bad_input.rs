@@ -36,8 +36,8 @@ fn a_bad_configuration_names_file_line_key_and_what_is_allowed() {
             &["watchbell.yaml:4", "Europe/Berlin"],
         ),
         (
-            "workers:\n  market-sync:\n    needs: [market-30m]\n  market-30m:\n    needs: [market-sync]\n",
-            &["market-sync -> market-30m -> market-sync"],
+            "workers:\n  market-sync:\n    needs: [window-sampler-30m]\n  window-sampler-30m:\n    needs: [market-sync]\n",
+            &["market-sync -> window-sampler-30m -> market-sync"],
         ),
         ("http:\n  bind: 0.0.0.0:8770\n", &["watchbell.yaml:2", "127.0.0.1"]),
     ] {
@@ -97,7 +97,7 @@ fn unknown_names_get_a_suggestion() {
     let home = Home::new();
     home.run(["demo", "--once", "--days", "1", "--no-http"]).ok();
     refused(&home.run(["worker", "show", "market-sink"]), 3, &["market-sink", "market-sync"]);
-    refused(&home.run(["explain", "market-31m"]), 3, &["market-30m"]);
+    refused(&home.run(["explain", "window-sampler-31m"]), 3, &["window-sampler-30m"]);
     refused(&home.run(["demo", "--fault", "klines:explode"]), 2, &["explode"]);
     refused(&home.run(["job", "show", "7"]), 3, &["7"]);
 }

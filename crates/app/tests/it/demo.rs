@@ -25,13 +25,15 @@ fn hashes(home: &Home) -> BTreeMap<String, String> {
 fn the_demonstration_catches_up_and_prints_its_status() {
     let home = Home::new();
     let ended = home.run(["demo", "--once", "--days", "1", "--no-http"]).ok();
-    for word in ["market-30m", "market-1h", "market-3h", "market-sync", "COMPLETE"] {
+    for word in
+        ["window-sampler-30m", "window-sampler-1h", "window-sampler-3h", "market-sync", "COMPLETE"]
+    {
         assert!(ended.out.contains(word), "{word} is missing in {}", ended.out);
     }
     assert!(ended.err.contains("caught up"), "{}", ended.err);
     let status = home.run(["status", "--json"]).ok().json();
     assert_eq!(status["node"]["running"], false);
-    let counts = &status["series"]["market-30m"]["counts"];
+    let counts = &status["series"]["window-sampler-30m"]["counts"];
     assert!(counts["complete"].as_i64().unwrap() >= 48, "{counts}");
     assert_eq!(counts.get("abandoned"), None, "{counts}");
 }
@@ -104,7 +106,7 @@ fn recorded_klines_are_complete_but_where_the_recording_has_a_hole() {
         }
     }
     abandoned.sort();
-    assert_eq!(abandoned, ["market-1h", "market-30m", "market-3h"]);
+    assert_eq!(abandoned, ["window-sampler-1h", "window-sampler-30m", "window-sampler-3h"]);
 }
 
 #[test]
@@ -116,7 +118,9 @@ fn the_recorded_market_data_is_complete_where_it_is_at_hand() {
     let home = Home::new();
     home.run(["demo", "--once", "--no-http", "--days", "10", "--klines", recorded]).ok();
     let status = home.run(["status", "--json"]).ok().json();
-    for (series, least) in [("market-30m", 450), ("market-1h", 220), ("market-3h", 70)] {
+    for (series, least) in
+        [("window-sampler-30m", 450), ("window-sampler-1h", 220), ("window-sampler-3h", 70)]
+    {
         let counts = &status["series"][series]["counts"];
         assert!(counts["complete"].as_i64().unwrap() >= least, "{series}: {counts}");
         assert_eq!(counts.get("abandoned").unwrap_or(&Value::from(0)), 0, "{series}: {counts}");

@@ -20,10 +20,11 @@ fn a_command_gets_the_same_answer_from_the_node_and_from_the_store() {
     let home = Home::new();
     home.run(["demo", "--once", "--days", "1", "--no-http"]).ok();
     let offline = |args: &[&str]| home.run(args).ok().json();
-    let window = offline(&["window", "list", "--series", "market-3h", "--limit", "1", "--json"]);
+    let window =
+        offline(&["window", "list", "--series", "window-sampler-3h", "--limit", "1", "--json"]);
     let start = window[0]["start"].as_str().unwrap().to_owned();
-    let show = ["window", "show", "market-3h", &start, "--json"];
-    let explain = format!("market-3h/{start}");
+    let show = ["window", "show", "window-sampler-3h", &start, "--json"];
+    let explain = format!("window-sampler-3h/{start}");
     let explain = ["explain", &explain, "--json"];
     let (shown, explained) = (offline(&show), offline(&explain));
 
@@ -72,15 +73,19 @@ fn a_node_without_its_api_is_known_and_is_not_steered_in_vain() {
 fn a_dry_run_writes_nothing() {
     let home = Home::new();
     home.run(["demo", "--once", "--days", "1", "--no-http"]).ok();
-    let window = home.run(["window", "list", "--series", "market-1h", "--limit", "1", "--json"]);
+    let window =
+        home.run(["window", "list", "--series", "window-sampler-1h", "--limit", "1", "--json"]);
     let start = window.ok().json()[0]["start"].as_str().unwrap().to_owned();
     let cycles = || {
-        let shown = home.run(["worker", "show", "market-1h", "--json"]).ok().json();
+        let shown = home.run(["worker", "show", "window-sampler-1h", "--json"]).ok().json();
         shown["cycles"].as_array().map(Vec::len)
     };
     let before = cycles();
-    let name = format!("market-1h/{start}");
-    let dry = home.run(["run", "market-1h", "--dry-run", "--window", &name, "--json"]).ok().json();
+    let name = format!("window-sampler-1h/{start}");
+    let dry = home
+        .run(["run", "window-sampler-1h", "--dry-run", "--window", &name, "--json"])
+        .ok()
+        .json();
     let lines = dry["dry_run"].as_array().expect("lines");
     assert!(lines.iter().any(|l| l.as_str().unwrap().contains("str_aux.windows")), "{dry}");
     assert_eq!(cycles(), before);

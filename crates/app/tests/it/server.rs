@@ -39,11 +39,11 @@ fn the_demonstration_has_the_same_results_on_a_server() {
     let status = home.run(["status", "--json"]).ok().json();
     assert_eq!(status["store"]["engine"], "PostgreSQL");
     let text = home.run(["status"]).ok();
-    assert!(text.out.contains("market-30m") && text.out.contains("PostgreSQL"), "{text:?}");
+    assert!(text.out.contains("window-sampler-30m") && text.out.contains("PostgreSQL"), "{text:?}");
     for command in ["worker list", "schedule status", "event list", "window verify", "job list"] {
         home.run(command.split(' ')).ok();
     }
-    home.run(["explain", "market-30m"]).ok();
+    home.run(["explain", "window-sampler-30m"]).ok();
     let checked = home.run(["db", "check", "--json"]);
     assert_eq!(checked.json()["problems"], Value::Array(Vec::new()), "{checked:?}");
     checked.ok();

@@ -431,7 +431,7 @@ mod tests {
 
     #[test]
     fn every_byte_of_a_name_fits_into_a_path() {
-        assert_eq!(encode("market-30m_a.b~c"), "market-30m_a.b~c");
+        assert_eq!(encode("window-sampler-30m_a.b~c"), "window-sampler-30m_a.b~c");
         assert_eq!(encode("a/b ü%\t"), "a%2Fb%20%C3%BC%25%09");
     }
 }

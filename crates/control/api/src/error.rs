@@ -353,11 +353,11 @@ mod tests {
 
     #[test]
     fn the_nearest_name_is_suggested_only_when_it_is_near() {
-        let known = ["market-sync", "market-30m", "sampler"];
+        let known = ["market-sync", "window-sampler-30m", "sampler"];
         for (asked, near) in [
             ("market-sink", Some("market-sync")),
             ("samplr", Some("sampler")),
-            ("market", Some("market-30m")),
+            ("market", Some("window-sampler-30m")),
             ("xyz", None),
             ("", None),
         ] {

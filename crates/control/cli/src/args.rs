@@ -39,7 +39,7 @@ Examples:
   watchbell demo                              see it work, with no configuration and no network
   watchbell up                                run the default profile until Ctrl-C
   watchbell status                            how is it going?
-  watchbell explain market-30m/2026-11-22T03:00:00Z
+  watchbell explain window-sampler-30m/2026-11-22T03:00:00Z
                                               why is this window not there yet?
   watchbell run market-sync --dry-run         what would one cycle write?
 
@@ -137,7 +137,7 @@ pub enum Ask {
     ///
     /// Names the first gate that is closed, since when, what clears it, and what stands behind it.
     #[command(after_long_help = "Examples:\n  watchbell explain market-sync\n  watchbell explain \
-              market-30m\n  watchbell explain market-30m/2026-11-22T03:00:00Z\n  watchbell explain \
+              window-sampler-30m\n  watchbell explain window-sampler-30m/2026-11-22T03:00:00Z\n  watchbell explain \
               job/7\n  watchbell explain kind/export")]
     Explain {
         /// A worker, a series, SERIES/START of a window, job/ID, or kind/NAME
@@ -319,7 +319,7 @@ const RUN_HELP: &str = "\
 Examples:
   watchbell run market-sync                   one cycle, now
   watchbell run market-sync --dry-run         what would it write?
-  watchbell run market-30m --window market-30m/2026-11-22T03:00:00Z";
+  watchbell run window-sampler-30m --window window-sampler-30m/2026-11-22T03:00:00Z";
 
 /// Options of `run`.
 #[derive(Debug, Clone, Args)]
@@ -365,8 +365,10 @@ pub enum ScheduleAsk {
 #[derive(Debug, Subcommand)]
 pub enum WindowCommand {
     /// List windows, newest first
-    #[command(after_long_help = "Examples:\n  watchbell window list --series market-30m --state \
-              failed\n  watchbell window list --from 2026-11-21 --to 2026-11-22")]
+    #[command(
+        after_long_help = "Examples:\n  watchbell window list --series window-sampler-30m --state \
+              failed\n  watchbell window list --from 2026-11-21 --to 2026-11-22"
+    )]
     List {
         /// Only this series
         #[arg(long)]
@@ -399,8 +401,8 @@ pub enum WindowCommand {
     ///
     /// Exit code 1 when a result differs.
     #[command(after_long_help = "Examples:\n  watchbell window verify                            \
-              every complete window\n  watchbell window verify market-30m 2026-11-22T03:00:00Z\n  \
-              watchbell window verify market-3h --from 2026-11-01")]
+              every complete window\n  watchbell window verify window-sampler-30m 2026-11-22T03:00:00Z\n  \
+              watchbell window verify window-sampler-3h --from 2026-11-01")]
     Verify {
         /// Only this series
         series: Option<SeriesName>,
@@ -417,7 +419,7 @@ pub enum WindowCommand {
     /// Ask for windows of the past; without a span, show the backfills and how far they are
     #[command(after_long_help = "Examples:\n  watchbell window backfill\n  watchbell window \
               backfill --from 2026-11-01 --to 2026-11-08 --preview\n  watchbell window backfill \
-              market-3h --from 2026-11-01 --to 2026-11-08")]
+              window-sampler-3h --from 2026-11-01 --to 2026-11-08")]
     Backfill(BackfillArgs),
 }
 
@@ -515,12 +517,12 @@ const ENQUEUE_HELP: &str = "\
 A job that fails the schema of its kind, or is wrong in another way, is refused with the place of
 the mistake, and nothing is added. With --bulk, each line of the file is a job of its own:
 
-  {\"kind\": \"export\", \"payload\": {\"series\": \"market-30m\"}, \"unique_key\": \"a\", \"priority\": 3}
+  {\"kind\": \"export\", \"payload\": {\"series\": \"window-sampler-30m\"}, \"unique_key\": \"a\", \"priority\": 3}
 
 Examples:
-  watchbell job enqueue export '{\"series\": \"market-30m\"}'
+  watchbell job enqueue export '{\"series\": \"window-sampler-30m\"}'
   watchbell job enqueue export --file payload.json --in 10m --priority 5
-  watchbell job enqueue export --key market-30m --unique-in queued
+  watchbell job enqueue export --key window-sampler-30m --unique-in queued
   watchbell job enqueue --bulk jobs.jsonl";
 
 const CHANGE_HELP: &str = "\
@@ -766,7 +768,7 @@ fn window_ref(text: &str) -> Result<(SeriesName, Time), String> {
     let (series, start) = text
         .split_once('/')
         .filter(|(s, _)| !s.is_empty())
-        .ok_or("use SERIES/START, such as market-30m/2026-11-22T03:00:00Z")?;
+        .ok_or("use SERIES/START, such as window-sampler-30m/2026-11-22T03:00:00Z")?;
     Ok((series.into(), Time::parse(start)?))
 }
 

@@ -86,7 +86,9 @@ impl Effects {
                 self.series.contains(&spec.series)
                     || spec.inputs.iter().any(|input| match input {
                         WindowInput::Cover { source, .. } => self.covers.contains(source),
-                        WindowInput::Window { series } => self.series.contains(series),
+                        WindowInput::Window { series } | WindowInput::Settled { series } => {
+                            self.series.contains(series)
+                        }
                     })
             }
             Trigger::On { kinds } => {

@@ -103,7 +103,7 @@ impl QueueSpec {
 /// An aligned window series: which windows there are, and what each needs before it may run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowSpec {
-    /// The series, such as `market-30m`.
+    /// The series, such as `window-sampler-30m`.
     pub series: SeriesName,
     /// Length; windows start at multiples of it since the epoch.
     pub length: Millis,
@@ -131,6 +131,23 @@ pub enum WindowInput {
         /// The other series.
         series: SeriesName,
     },
+    /// Windows of another series over the whole of this one, each complete or given up: the worker
+    /// says what one that was given up means.
+    Settled {
+        /// The other series.
+        series: SeriesName,
+    },
+}
+
+impl WindowInput {
+    /// The series whose windows it waits for.
+    #[must_use]
+    pub const fn series(&self) -> Option<&SeriesName> {
+        match self {
+            Self::Cover { .. } => None,
+            Self::Window { series } | Self::Settled { series } => Some(series),
+        }
+    }
 }
 
 /// What to do with due instants that passed while nothing could run.

@@ -336,7 +336,7 @@ name!(
     WorkerName
 );
 name!(
-    /// The name of a window series, such as `market-30m`.
+    /// The name of a window series, such as `window-sampler-30m`.
     SeriesName
 );
 name!(

@@ -224,7 +224,11 @@ pub fn readiness(
                 missing_covers(source, start - *lookback, end, facts, &mut gates);
             }
             WindowInput::Window { series } => {
-                gates.extend(missing_window(series, start, end, facts));
+                gates.extend(missing_window(series, start, end, facts, &[State::Complete]));
+            }
+            WindowInput::Settled { series } => {
+                let settled = [State::Complete, State::Abandoned];
+                gates.extend(missing_window(series, start, end, facts, &settled));
             }
         }
     }
@@ -270,19 +274,20 @@ pub fn covered_until(covers: &[Cover], from: Time) -> Option<Time> {
     (reached > from).then_some(reached)
 }
 
-/// The first stretch of `[start, end)` over which `series` has no complete window.
+/// The first stretch of `[start, end)` over which `series` has no window in one of these states.
 fn missing_window(
     series: &SeriesName,
     start: Time,
     end: Time,
     facts: &InputFacts<'_>,
+    enough: &[State],
 ) -> Option<Gate> {
     let windows = facts.windows.get(series).map_or(&[][..], Vec::as_slice);
     let mut reached = start;
     while reached < end {
         let holding = |w: &&InputWindow| w.start <= reached && reached < w.end;
-        let complete = windows.iter().filter(holding).find(|w| w.state == State::Complete);
-        let Some(window) = complete else {
+        let Some(window) = windows.iter().filter(holding).find(|w| enough.contains(&w.state))
+        else {
             let there = windows.iter().find(holding);
             return Some(Gate::InputWindow {
                 series: series.clone(),
@@ -395,10 +400,10 @@ pub fn validate(spec: &WindowSpec, base: Option<Millis>) -> Result<(), SpecError
             WindowInput::Cover { lookback, .. } if *lookback < Millis::ZERO => {
                 return Err(SpecError::Negative { series, what: "lookback", value: *lookback });
             }
-            WindowInput::Window { series: input } if *input == series => {
-                return Err(SpecError::Itself { series });
-            }
-            WindowInput::Cover { .. } | WindowInput::Window { .. } => {}
+            input if input.series() == Some(&series) => return Err(SpecError::Itself { series }),
+            WindowInput::Cover { .. }
+            | WindowInput::Window { .. }
+            | WindowInput::Settled { .. } => {}
         }
     }
     Ok(())
@@ -560,7 +565,15 @@ mod tests {
             windows in prop::collection::vec((-4_i64..8, 1_i64..4, 0_usize..6), 0..12),
             keys in 0_usize..3,
             earlier in any::<bool>(),
+            given_up_counts in any::<bool>(),
         ) {
+            let mut spec = spec();
+            if given_up_counts {
+                spec.inputs[1] = WindowInput::Settled { series: "base".into() };
+            }
+            let enough = |state| {
+                state == State::Complete || (given_up_counts && state == State::Abandoned)
+            };
             let names = ["A".to_owned(), "B".to_owned(), "C".to_owned()];
             let mut by_key: BTreeMap<String, Vec<Cover>> = BTreeMap::new();
             for (key, from, length) in &covers {
@@ -580,7 +593,7 @@ mod tests {
                 windows: &inputs,
                 earlier: earlier.then_some((start - Millis(100), State::Open)),
             };
-            let ready = readiness(&spec(), start, &facts, Time(now)).is_ok();
+            let ready = readiness(&spec, start, &facts, Time(now)).is_ok();
             // By brute force, instant by instant.
             let covered = |key: &String, t: i64| by_key
                 .get(key)
@@ -590,7 +603,7 @@ mod tests {
                 && keys > 0
                 && names[..keys].iter().all(|k| (start.0 - 10..start.0 + 100).all(|t| covered(k, t)))
                 && (start.0..start.0 + 100).all(|t| windows.iter().any(|w| {
-                    w.state == State::Complete && w.start.0 <= t && t < w.end.0
+                    enough(w.state) && w.start.0 <= t && t < w.end.0
                 }));
             prop_assert_eq!(ready, expected);
         }

@@ -212,7 +212,7 @@ async fn weigh(
             WindowInput::Cover { source, .. } => {
                 covers.insert(source.clone(), store.covers(source).await?);
             }
-            WindowInput::Window { series } => {
+            WindowInput::Window { series } | WindowInput::Settled { series } => {
                 let query = WindowQuery {
                     series: Some(series.clone()),
                     from: Some(start - spec.length),

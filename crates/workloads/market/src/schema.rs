@@ -12,5 +12,14 @@ pub const LINE: Line = Line {
             name: "immutable",
             sql: include_str!("migrations/0002_immutable.sql"),
         },
+        Migration {
+            number: 3,
+            name: "matrices",
+            sql: include_str!("migrations/0003_matrices.sql"),
+        },
+        Migration { number: 4, name: "mood", sql: include_str!("migrations/0004_mood.sql") },
+        Migration { number: 5, name: "cin", sql: include_str!("migrations/0005_cin.sql") },
+        Migration { number: 6, name: "streams", sql: include_str!("migrations/0006_streams.sql") },
+        Migration { number: 7, name: "ops", sql: include_str!("migrations/0007_ops.sql") },
     ],
 };

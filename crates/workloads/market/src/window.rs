@@ -1,4 +1,4 @@
-//! `market-30m` and its sisters: compute one aligned window over the universe, all of it or none.
+//! `window-sampler-30m` and its sisters: compute one aligned window over the universe, all of it or none.
 //!
 //! A window is computed from five-second points when every symbol has enough of them, and from
 //! 1-minute candles otherwise; the row says which. Either way the steps are those of the spec's
@@ -40,10 +40,10 @@ pub(crate) struct WindowWorker {
     bins: usize,
 }
 
-/// The name of the worker and of the series of a label, such as `market-30m`.
+/// The name of the worker and of the series of a label, such as `window-sampler-30m`.
 #[must_use]
 pub fn series_name(length: Millis) -> String {
-    format!("market-{}", length.exact())
+    format!("window-sampler-{}", length.exact())
 }
 
 /// What a window was computed from and what came out, in numbers.

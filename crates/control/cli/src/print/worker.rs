@@ -166,6 +166,7 @@ fn policy(d: &DefinitionText, style: Style) -> String {
             }
             WindowInput::Cover { source, .. } => source.clone(),
             WindowInput::Window { series } => format!("windows of {series}"),
+            WindowInput::Settled { series } => format!("windows of {series}, or their absence"),
         });
         inputs.collect::<Vec<_>>().join(", ")
     });

@@ -16,28 +16,32 @@ const COMMANDS: &[(&str, Exit, &str)] = &[
     ("status", Exit::Ok, "status"),
     ("worker list", Exit::Ok, "worker_list"),
     ("worker show market-sync", Exit::Ok, "worker_show_every"),
-    ("worker show market-30m", Exit::Ok, "worker_show_window"),
+    ("worker show window-sampler-30m", Exit::Ok, "worker_show_window"),
     ("worker pause market-sync", Exit::Ok, "worker_pause"),
-    ("worker restart market-sync market-3h --by grace", Exit::Ok, "worker_restart"),
+    ("worker restart market-sync window-sampler-3h --by grace", Exit::Ok, "worker_restart"),
     ("worker resume market-sync", Exit::Refused, "worker_resume_refused"),
     ("worker stop market-sync market-sink", Exit::NotFound, "worker_not_found"),
     ("run market-sync --once", Exit::Ok, "run"),
     ("run market-sync --dry-run", Exit::Ok, "run_dry"),
-    ("run market-3h --force --window market-3h/2026-11-22T00:00:00Z", Exit::Failed, "run_failed"),
+    (
+        "run window-sampler-3h --force --window window-sampler-3h/2026-11-22T00:00:00Z",
+        Exit::Failed,
+        "run_failed",
+    ),
     ("schedule list", Exit::Ok, "schedule_list"),
     ("schedule status", Exit::Ok, "schedule_status"),
     ("schedule run market-sync", Exit::Ok, "schedule_run"),
     ("window list", Exit::Ok, "window_list"),
     ("window list --series none", Exit::Ok, "window_list_empty"),
-    ("window show market-30m 2026-11-22T02:30:00Z", Exit::Ok, "window_show"),
-    ("window show market-3h 2026-11-22", Exit::Ok, "window_show_failed"),
-    ("window show market-3h 2026-11-23", Exit::NotFound, "window_not_found"),
-    ("window verify market-30m 2026-11-22T02:30:00Z", Exit::Ok, "window_verify_same"),
+    ("window show window-sampler-30m 2026-11-22T02:30:00Z", Exit::Ok, "window_show"),
+    ("window show window-sampler-3h 2026-11-22", Exit::Ok, "window_show_failed"),
+    ("window show window-sampler-3h 2026-11-23", Exit::NotFound, "window_not_found"),
+    ("window verify window-sampler-30m 2026-11-22T02:30:00Z", Exit::Ok, "window_verify_same"),
     ("window verify", Exit::Failed, "window_verify"),
     ("window backfill", Exit::Ok, "backfills"),
     ("window backfill --from 2026-11-01 --to 2026-11-08", Exit::Ok, "backfill"),
     (
-        "window backfill market-3h --from 2026-11-01 --to 2026-11-08 --preview",
+        "window backfill window-sampler-3h --from 2026-11-01 --to 2026-11-08 --preview",
         Exit::Ok,
         "backfill_preview",
     ),
@@ -50,7 +54,7 @@ const COMMANDS: &[(&str, Exit, &str)] = &[
     ("event emit deploy.finished --key api --payload {\"v\":1}", Exit::Ok, "event_emit"),
     ("job enqueue export --priority 5 --in 10m", Exit::Ok, "job_enqueue"),
     (
-        "job enqueue export {\"series\":\"m\"} --key export:market-30m --unique-in running,failed",
+        "job enqueue export {\"series\":\"m\"} --key export:window-sampler-30m --unique-in running,failed",
         Exit::Ok,
         "job_enqueue_duplicate",
     ),
@@ -78,7 +82,7 @@ const COMMANDS: &[(&str, Exit, &str)] = &[
     ("job kinds exprot", Exit::NotFound, "job_kind_not_found"),
     ("job stats", Exit::Ok, "job_stats"),
     ("node list", Exit::Ok, "node_list"),
-    ("explain market-30m/2026-11-22T03:00:00Z", Exit::Ok, "explain"),
+    ("explain window-sampler-30m/2026-11-22T03:00:00Z", Exit::Ok, "explain"),
     ("explain market-30", Exit::NotFound, "explain_not_found"),
 ];
 
@@ -163,7 +167,7 @@ async fn json_is_exactly_what_the_control_answered() {
     is::<Vec<ScheduleLine>>("schedule status", &c.schedules().await.unwrap()).await;
     is::<Vec<WindowRecord>>("window list", &fixture::windows()).await;
     let versions = vec![fixture::windows()[1].clone()];
-    is::<Vec<WindowRecord>>("window show market-30m 2026-11-22T02:30:00Z", &versions).await;
+    is::<Vec<WindowRecord>>("window show window-sampler-30m 2026-11-22T02:30:00Z", &versions).await;
     let range = VerifyRequest::Range { series: None, from: None, to: None };
     is::<Vec<VerifyReport>>("window verify", &c.verify(range).await.unwrap()).await;
     is::<Vec<BackfillRecord>>("window backfill", &c.backfills().await.unwrap()).await;
@@ -201,7 +205,7 @@ async fn json_is_exactly_what_the_control_answered() {
     is::<KindRecord>("job kinds mail", &c.kinds().await.unwrap()[1]).await;
     is::<Vec<QueueLine>>("job stats", &c.queue().await.unwrap()).await;
     is::<Vec<NodeRecord>>("node list", &c.nodes().await.unwrap()).await;
-    let thing = "market-30m/2026-11-22T03:00:00Z";
+    let thing = "window-sampler-30m/2026-11-22T03:00:00Z";
     let explanation = c.explain(thing.into()).await.unwrap();
     is::<Explanation>(&format!("explain {thing}"), &explanation).await;
 }
@@ -295,7 +299,7 @@ async fn a_bulk_file_is_taken_whole_or_refused_with_its_lines() {
     let fake = Fake::default();
     let bulk = async |text| with_input("job enqueue --bulk -", text, false, &fake).await;
     let good = "{\"kind\": \"mail\"}\n\n{\"kind\": \"export\", \"unique_key\": \
-                \"export:market-30m\", \"unique_in\": [\"queued\"]}\n{\"kind\": \"mail\"}";
+                \"export:window-sampler-30m\", \"unique_in\": [\"queued\"]}\n{\"kind\": \"mail\"}";
     let ran = bulk(good).await;
     let said = "2 jobs added: 10 to 11; 1 was not: its key is taken\n";
     assert_eq!((ran.exit, ran.out.as_str()), (Exit::Ok, said));

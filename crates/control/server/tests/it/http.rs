@@ -46,7 +46,7 @@ async fn every_route_answers_and_every_mistake_is_a_problem_document() {
         (Method::GET, "/metrics", None, 200),
         (Method::GET, "/daemon/status", None, 200),
         (Method::GET, "/daemon/market-sync/health", None, 200),
-        (Method::GET, "/daemon/market-3h/health", None, 503),
+        (Method::GET, "/daemon/window-sampler-3h/health", None, 503),
         (Method::GET, "/daemon/nobody/health", None, 404),
         (Method::GET, "/api/v1/internal/health/workers", None, 200),
         (Method::GET, "/api/v1/internal/health/workers?strict=1", None, 503),
@@ -66,17 +66,17 @@ async fn every_route_answers_and_every_mistake_is_a_problem_document() {
         (Method::POST, "/api/v1/workers/market-sync/run", Some(r#"{"dry_run":true}"#), 200),
         (Method::POST, "/api/v1/workers/market-sync/run", Some(r#"{"dryrun":true}"#), 400),
         (Method::GET, "/api/v1/schedules", None, 200),
-        (Method::GET, "/api/v1/windows?series=market-30m&state=complete", None, 200),
+        (Method::GET, "/api/v1/windows?series=window-sampler-30m&state=complete", None, 200),
         (Method::GET, "/api/v1/windows?from=2026-11-22T00:00:00Z&limit=5", None, 200),
         (Method::GET, "/api/v1/windows?state=done", None, 400),
         (Method::GET, "/api/v1/windows?limit=0", None, 400),
-        (Method::GET, "/api/v1/windows?sereis=market-30m", None, 400),
+        (Method::GET, "/api/v1/windows?sereis=window-sampler-30m", None, 400),
         (Method::GET, "/api/v1/windows?limit=1&limit=2", None, 400),
-        (Method::GET, &format!("/api/v1/windows/market-30m/{start}"), None, 200),
-        (Method::GET, "/api/v1/windows/market-30m/2026-11-22T02:30:00Z", None, 200),
-        (Method::GET, "/api/v1/windows/market-30m/noon", None, 400),
-        (Method::GET, "/api/v1/windows/market-30m/0", None, 404),
-        (Method::GET, &format!("/api/v1/windows/market-30m/{start}/verify"), None, 200),
+        (Method::GET, &format!("/api/v1/windows/window-sampler-30m/{start}"), None, 200),
+        (Method::GET, "/api/v1/windows/window-sampler-30m/2026-11-22T02:30:00Z", None, 200),
+        (Method::GET, "/api/v1/windows/window-sampler-30m/noon", None, 400),
+        (Method::GET, "/api/v1/windows/window-sampler-30m/0", None, 404),
+        (Method::GET, &format!("/api/v1/windows/window-sampler-30m/{start}/verify"), None, 200),
         (Method::POST, "/api/v1/verify", Some(r#"{"kind":"range"}"#), 200),
         (Method::POST, "/api/v1/backfills", Some(backfill), 200),
         (Method::GET, "/api/v1/backfills", None, 200),
@@ -95,7 +95,7 @@ async fn every_route_answers_and_every_mistake_is_a_problem_document() {
         (
             Method::POST,
             "/api/v1/jobs",
-            Some(r#"{"kind":"export","unique_key":"export:market-30m"}"#),
+            Some(r#"{"kind":"export","unique_key":"export:window-sampler-30m"}"#),
             200,
         ),
         (Method::POST, "/api/v1/jobs", Some(r#"{"kind":"expotr"}"#), 422),
@@ -118,7 +118,7 @@ async fn every_route_answers_and_every_mistake_is_a_problem_document() {
         (Method::GET, "/api/v1/jobs/7", None, 200),
         (Method::GET, "/api/v1/jobs/seven", None, 404),
         (Method::GET, "/api/v1/jobs/77", None, 404),
-        (Method::GET, "/api/v1/explain/market-30m/2026-11-22T03:00:00Z", None, 200),
+        (Method::GET, "/api/v1/explain/window-sampler-30m/2026-11-22T03:00:00Z", None, 200),
         (Method::GET, "/api/v1/explain/nothing", None, 404),
         (Method::GET, "/", None, 404),
         (Method::GET, "/api/v2/status", None, 404),
@@ -176,7 +176,7 @@ async fn the_founding_routes_have_their_fields() {
     ] {
         assert!(!worker[field].is_null(), "{field} of {worker}");
     }
-    assert_eq!((&worker["name"], &worker["stale"]), (&json!("market-3h"), &json!(true)));
+    assert_eq!((&worker["name"], &worker["stale"]), (&json!("window-sampler-3h"), &json!(true)));
 }
 
 #[tokio::test]

@@ -79,11 +79,14 @@ fn the_runtimes_metrics_are_read_back_as_they_are() {
         get("watchbell_worker_last_success_timestamp_seconds", &sync),
         Some(1_795_318_202.0)
     );
-    assert_eq!(get("watchbell_worker_needs_attention", &[("worker", "market-3h")]), Some(1.0));
+    assert_eq!(
+        get("watchbell_worker_needs_attention", &[("worker", "window-sampler-3h")]),
+        Some(1.0)
+    );
     assert_eq!(get("watchbell_worker_last_duration_seconds", &[("worker", "export")]), None);
     let running = [("worker", "market-sync"), ("state", "RUNNING")];
     assert_eq!(get("watchbell_worker_state", &running), Some(1.0));
-    let complete = [("series", "market-30m"), ("state", "complete")];
+    let complete = [("series", "window-sampler-30m"), ("state", "complete")];
     assert_eq!(get("watchbell_windows", &complete), Some(342.0));
     let failed = [("kind", "export"), ("state", "failed")];
     assert_eq!(get("watchbell_jobs", &failed), Some(1.0));

@@ -16,7 +16,7 @@ fn window_queries() -> Vec<WindowQuery> {
     vec![
         all.clone(),
         WindowQuery { limit: 1, all_versions: true, ..all.clone() },
-        WindowQuery { series: Some("market-3h".into()), ..all.clone() },
+        WindowQuery { series: Some("window-sampler-3h".into()), ..all.clone() },
         WindowQuery { state: Some(window::State::Complete), ..all.clone() },
         WindowQuery {
             from: Some(at("2026-11-22T02:30:00.001Z")),
@@ -31,7 +31,7 @@ fn new_jobs() -> Vec<Vec<NewJob>> {
     let job =
         |kind: &str| NewJob::new(kind, serde_json::json!({ "series": "m", "x": [0.1, null] }));
     let all = NewJob {
-        unique_key: Some("export:market-30m".into()),
+        unique_key: Some("export:window-sampler-30m".into()),
         unique_in: job::Mask::EVER,
         limit_key: Some("ü/?#".into()),
         run_at: Some(at("2026-11-22T02:30:00.001Z")),
@@ -50,8 +50,8 @@ fn filters() -> Vec<JobFilter> {
         JobFilter { ids: vec![7, 9, -1], ..any.clone() },
         JobFilter { kind: Some("export".into()), state: Some(job::State::Failed), ..any.clone() },
         JobFilter { kind: Some("a&b=c".into()), ..any.clone() },
-        JobFilter { unique_key: Some("export:market-30m".into()), ..any.clone() },
-        JobFilter { limit_key: Some("market-30m".into()), ..any.clone() },
+        JobFilter { unique_key: Some("export:window-sampler-30m".into()), ..any.clone() },
+        JobFilter { limit_key: Some("window-sampler-30m".into()), ..any.clone() },
         JobFilter { error: Some("target is".into()), ..any.clone() },
         JobFilter {
             created_before: Some(Time(i64::MAX)),
@@ -63,7 +63,7 @@ fn filters() -> Vec<JobFilter> {
 
 fn backfill(from: &str, to: &str, preview: bool) -> BackfillRequest {
     BackfillRequest {
-        series: Some("market-30m".into()),
+        series: Some("window-sampler-30m".into()),
         from: at(from),
         to: at(to),
         preview,
@@ -97,7 +97,7 @@ async fn every_method(a: &Fake, b: &HttpControl, names: &[&str]) {
             RunOptions::default(),
             RunOptions { dry_run: true, force: true, window: None },
             RunOptions {
-                window: Some(WindowRef { series: "market-30m".into(), start }),
+                window: Some(WindowRef { series: "window-sampler-30m".into(), start }),
                 ..RunOptions::default()
             },
         ] {
@@ -108,11 +108,13 @@ async fn every_method(a: &Fake, b: &HttpControl, names: &[&str]) {
     for query in window_queries() {
         drop(same!(a, b, windows(query.clone())));
     }
-    for (series, start) in [("market-30m", 1_795_314_600_000), ("none", 0), ("market-30m", -5)] {
+    for (series, start) in
+        [("window-sampler-30m", 1_795_314_600_000), ("none", 0), ("window-sampler-30m", -5)]
+    {
         drop(same!(a, b, window(series.into(), Time(start))));
     }
     for request in [
-        VerifyRequest::One { series: "market-30m".into(), start: Time(7) },
+        VerifyRequest::One { series: "window-sampler-30m".into(), start: Time(7) },
         VerifyRequest::Range { series: None, from: None, to: Some(Time(9)) },
     ] {
         drop(same!(a, b, verify(request.clone())));
@@ -164,7 +166,7 @@ async fn every_method(a: &Fake, b: &HttpControl, names: &[&str]) {
     drop(same!(a, b, kinds()));
     drop(same!(a, b, queue()));
     drop(same!(a, b, nodes()));
-    for thing in ["market-30m/2026-11-22T03:00:00Z", "a b/ü?#%", "nothing"] {
+    for thing in ["window-sampler-30m/2026-11-22T03:00:00Z", "a b/ü?#%", "nothing"] {
         drop(same!(a, b, explain(thing.to_owned())));
     }
     drop(same!(a, b, metrics()));
@@ -175,7 +177,7 @@ async fn every_method(a: &Fake, b: &HttpControl, names: &[&str]) {
 async fn a_node_gives_the_same_answers_and_is_asked_for_the_same() {
     let direct = Fake::default();
     let server = Server::of(Fake::default()).await;
-    let names = ["market-sync", "market-30m", "market-sink", "a/b", "ü ?#%2F"];
+    let names = ["market-sync", "window-sampler-30m", "market-sink", "a/b", "ü ?#%2F"];
     every_method(&direct, &server.client(), &names).await;
     assert_eq!(server.fake.asked(), direct.asked());
     assert_eq!(server.client().ready().await, direct.ready().await);

@@ -44,7 +44,7 @@ impl fmt::Display for Verdict {
 /// The answer of `explain`: how a thing stands, and why. Prints as an indented tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
-    /// The thing, such as `worker market-sync` or `window market-30m 2026-11-22T03:00:00Z`.
+    /// The thing, such as `worker market-sync` or `window window-sampler-30m 2026-11-22T03:00:00Z`.
     pub subject: String,
     /// How it stands.
     pub verdict: Verdict,
@@ -486,7 +486,7 @@ mod tests {
     #[test]
     fn an_explanation_is_a_tree() {
         let spec = WindowSpec {
-            series: "market-30m".into(),
+            series: "window-sampler-30m".into(),
             length: Millis::from_mins(30),
             settle: Millis::ZERO,
             inputs: vec![crate::WindowInput::Cover {
@@ -522,7 +522,7 @@ mod tests {
         let tree = window.because(Explanation::of_worker(&paused, None, now));
         assert_eq!(
             tree.to_string(),
-            "window market-30m 1970-01-01T00:00:00Z is waiting since 1970-01-01T00:30:00Z\n  \
+            "window window-sampler-30m 1970-01-01T00:00:00Z is waiting since 1970-01-01T00:30:00Z\n  \
                because attempt 1 did not finish, and the next is at 1970-01-01T00:31:00Z: no answer\n    \
                  clears at 1970-01-01T00:31:00Z\n  \
                and klines:1m of BTCUSDT is missing from 1970-01-01T00:00:00Z, and is needed to 1970-01-01T00:30:00Z\n    \

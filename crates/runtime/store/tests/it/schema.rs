@@ -59,7 +59,7 @@ const FIRST_ROWS: [&str; 8] = [
      values ('bell', 'manual', '{\"kind\":\"manual\"}', 7, 'old', 1, 1795316400000, 'running')",
     "insert into ops.windows (series, start_at, version, end_at, state, inputs_hash, result_hash,
         source, finished_at)
-     values ('market-30m', 0, 1, 1800000, 'complete', 'in', 'out', 'klines', 1795316400000)",
+     values ('window-sampler-30m', 0, 1, 1800000, 'complete', 'in', 'out', 'klines', 1795316400000)",
     "insert into ops.events (at, kind, key, payload) values (1, 'a', 'k', '[1,  2]')",
     "insert into ops.jobs (kind, payload, state, priority, unique_key, max_attempts, run_at,
         created_at)

@@ -140,8 +140,11 @@ async fn what_an_operator_does_is_told() {
     let desired = watchbell_core::lifecycle::Desired::Paused;
     operator.set_desired(&"bell".into(), desired, "ann", NOW).await.unwrap();
     assert!(node.told().await.desired);
-    operator.request_backfill(&"market-30m".into(), NOW, at(1800), "ann", NOW).await.unwrap();
-    assert_eq!(node.told().await.series, ["market-30m".into()].into());
+    operator
+        .request_backfill(&"window-sampler-30m".into(), NOW, at(1800), "ann", NOW)
+        .await
+        .unwrap();
+    assert_eq!(node.told().await.series, ["window-sampler-30m".into()].into());
 }
 
 #[tokio::test]

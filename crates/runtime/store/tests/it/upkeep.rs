@@ -32,7 +32,7 @@ pub(crate) async fn sessions_and_flags_follow_the_boots(rig: Rig) {
 
 pub(crate) async fn recovery_takes_back_what_the_dead_held(rig: Rig) {
     let window = Target::Window {
-        series: "market-30m".into(),
+        series: "window-sampler-30m".into(),
         start: NOW,
         end: at(1800),
         version: 1,
@@ -45,7 +45,7 @@ pub(crate) async fn recovery_takes_back_what_the_dead_held(rig: Rig) {
     assert_eq!(shared, Recovered::default(), "the leases hold until 30 s");
     let alone = rig.store.recover(&"two".into(), true, at(29)).await.unwrap();
     assert_eq!(alone, Recovered { sessions: 1, cycles: 1, windows: 1, jobs: 1 });
-    let windows = rig.store.window(&"market-30m".into(), NOW).await.unwrap();
+    let windows = rig.store.window(&"window-sampler-30m".into(), NOW).await.unwrap();
     assert_eq!(windows[0].state, window::State::Ready);
     let stored = rig.store.job(1).await.unwrap().unwrap();
     assert_eq!((stored.state, stored.reclaims, stored.attempts), (job::State::Queued, 1, 0));

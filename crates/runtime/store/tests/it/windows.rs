@@ -15,7 +15,7 @@ use crate::{NOW, Rig, at, done, ended, step};
 const LENGTH: Millis = Millis::from_mins(30);
 
 fn series() -> SeriesName {
-    SeriesName::from("market-30m")
+    SeriesName::from("window-sampler-30m")
 }
 
 fn target(n: i64, version: i64) -> Target {

@@ -147,6 +147,23 @@ pub struct Backup {
     pub bytes: u64,
 }
 
+/// When a commit is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Once it is as durable as the database was opened for.
+    Synced,
+    /// Before the disk has it.
+    Soon,
+}
+
+impl Durability {
+    /// What several lists need that share one transaction.
+    pub(crate) fn of_all(lists: impl IntoIterator<Item = Self>) -> Self {
+        let soon = lists.into_iter().all(|durability| durability == Self::Soon);
+        if soon { Self::Soon } else { Self::Synced }
+    }
+}
+
 /// What the writer has done since it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WriterMetrics {
@@ -210,8 +227,22 @@ impl Database {
     /// and the errors of the engine. Nothing was stored, unless it is [`DbError::AnswerLost`].
     pub async fn apply(&self, statements: Vec<Statement>) -> Result<Applied, DbError> {
         match &self.0 {
-            Inner::Sqlite(file) => file.apply(statements).await,
-            Inner::Postgres(server) => server.apply(statements).await,
+            Inner::Sqlite(file) => file.apply(statements, Durability::Synced).await,
+            Inner::Postgres(server) => server.apply(statements, Durability::Synced).await,
+        }
+    }
+
+    /// As [`apply`](Self::apply), but answers before the disk has it. All see it at once, and
+    /// whatever is applied after it makes it durable too; but if the machine (of a file) or the
+    /// server crashes within the next moment, it never happened. For what may be done again then,
+    /// such as a claim.
+    ///
+    /// # Errors
+    /// As those of `apply`.
+    pub async fn apply_unsynced(&self, statements: Vec<Statement>) -> Result<Applied, DbError> {
+        match &self.0 {
+            Inner::Sqlite(file) => file.apply(statements, Durability::Soon).await,
+            Inner::Postgres(server) => server.apply(statements, Durability::Soon).await,
         }
     }
 

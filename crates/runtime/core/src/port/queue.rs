@@ -318,6 +318,10 @@ pub trait Queue: Send + Sync + 'static {
     /// Of what is due when the claim looks, the first come first. Where several nodes share a
     /// store, a node in the middle of a long stretch of one kind may overlook for up to a quarter
     /// of a second that another node has added something more urgent.
+    ///
+    /// A lease need not survive a crash of the machine or of the server: the job is then queued as
+    /// before, and may be leased again under the same token. Only one session can end it, and a
+    /// session that is granted what it holds already goes on with it.
     fn claim_jobs(&self, claim: JobClaim) -> BoxFuture<'_, Result<JobBatch>>;
     /// Ends jobs that have nothing else to publish, many in one transaction. Answers for each
     /// whether its token held; a refused one is recorded with an event `commit.refused`. Ending a

@@ -21,7 +21,7 @@ use tokio::sync::{Mutex, oneshot, watch};
 use watchbell_clock::Clock;
 use watchbell_core::{Millis, Statement, Value};
 
-use crate::database::{Applied, WriterMetrics};
+use crate::database::{Applied, Durability, WriterMetrics};
 use crate::error::DbError;
 use crate::row::{Row, RowRef};
 use fault::{Failure, Server};
@@ -144,9 +144,14 @@ impl Postgres {
         self.shared.server.refusal(text.place(0), failure)
     }
 
-    pub(crate) async fn apply(&self, statements: Vec<Statement>) -> Result<Applied, DbError> {
+    pub(crate) async fn apply(
+        &self,
+        statements: Vec<Statement>,
+        durability: Durability,
+    ) -> Result<Applied, DbError> {
         let (answer, answered) = oneshot::channel();
-        held(&self.writers).as_ref().ok_or(DbError::Closed)?.send(Job { statements, answer })?;
+        let job = Job { statements, durability, answer };
+        held(&self.writers).as_ref().ok_or(DbError::Closed)?.send(job)?;
         answered.await.map_err(|_| DbError::Closed)?
     }
 

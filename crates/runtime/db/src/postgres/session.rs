@@ -16,7 +16,7 @@ use watchbell_core::{Expect, Statement, Value};
 use super::fault::{Failure, Place, Server};
 use super::text::{Probe, Shape, Text, Texts};
 use super::value::Param;
-use crate::database::Applied;
+use crate::database::{Applied, Durability};
 use crate::error::DbError;
 use crate::row::{Columns, Row, RowRef};
 
@@ -49,6 +49,14 @@ pub(super) struct How {
     pub(super) lock_ms: Option<u64>,
     /// Never many rows in one statement.
     pub(super) row_by_row: bool,
+    /// Does not wait for the disk.
+    pub(super) unsynced: bool,
+}
+
+impl How {
+    pub(super) fn of(durability: Durability) -> Self {
+        Self { unsynced: durability == Durability::Soon, ..Self::default() }
+    }
 }
 
 /// Why a transaction came to nothing.
@@ -155,14 +163,18 @@ impl<'a> Session<'a> {
 
     fn begin(self, how: How) -> String {
         let shared = &self.shared.server;
-        match how.lock_ms {
+        let mut begin = match how.lock_ms {
             Some(lock_ms) => format!("begin; set local lock_timeout = {lock_ms}"),
             None if self.shared.pooler => format!(
                 "begin; set local lock_timeout = {}; set local statement_timeout = {}",
                 shared.lock_timeout_ms, shared.statement_timeout_ms
             ),
             None => "begin".to_owned(),
+        };
+        if how.unsynced {
+            begin.push_str("; set local synchronous_commit = off");
         }
+        begin
     }
 
     /// Runs lists of statements in one transaction. After a refusal nothing of them was stored,
@@ -185,8 +197,8 @@ impl<'a> Session<'a> {
             return Ok(applied);
         }
         let careless = lists.iter().flat_map(|l| l.iter()).all(|s| s.expect == Expect::Any);
-        if let ([only], true, None, false) = (&ready[..], careless, how.lock_ms, self.shared.pooler)
-        {
+        let plain = how.lock_ms.is_none() && !how.unsynced && !self.shared.pooler;
+        if let ([only], true, true) = (&ready[..], careless, plain) {
             // One statement is its own transaction.
             let answer = self.start(only).await.map_err(|e| self.refuse(only, e, true))?;
             take(&mut applied, only, answer);

@@ -19,7 +19,7 @@ use watchbell_core::{Millis, Statement};
 
 use super::options::ServerOptions;
 use super::session::{Again, How, Refusal, Session, Shared};
-use crate::database::{Applied, WriterMetrics};
+use crate::database::{Applied, Durability, WriterMetrics};
 use crate::error::DbError;
 
 /// Most lists in one commit.
@@ -40,6 +40,7 @@ const PAUSE: Millis = Millis(20);
 /// One list and who waits for it.
 pub(super) struct Job {
     pub(super) statements: Vec<Statement>,
+    pub(super) durability: Durability,
     pub(super) answer: oneshot::Sender<Result<Applied, DbError>>,
 }
 
@@ -172,8 +173,9 @@ impl Desk {
             if batch.len() < 2 {
                 break;
             }
+            let how = How::of(Durability::of_all(batch.iter().map(|job| job.durability)));
             let lists: Vec<&[Statement]> = batch.iter().map(|job| &job.statements[..]).collect();
-            let refusal = match self.attempt(&lists, How::default()).await {
+            let refusal = match self.attempt(&lists, how).await {
                 Ok(applied) => {
                     for (job, applied) in batch.into_iter().zip(applied) {
                         self.answer(job, Ok(applied));
@@ -204,7 +206,7 @@ impl Desk {
 
     /// One list in its own transaction.
     async fn alone(&self, job: Job, handed_on: &mut JoinSet<()>) {
-        let outcome = self.insist(&job.statements, How::default()).await;
+        let outcome = self.insist(&job.statements, How::of(job.durability)).await;
         if !matches!(outcome, Err(DbError::Locked { .. })) {
             return self.answer(job, outcome);
         }
@@ -212,7 +214,7 @@ impl Desk {
         handed_on.spawn(async move {
             let outcome = match desk.patient.acquire().await {
                 Ok(_permit) => {
-                    let how = How { lock_ms: Some(desk.lock_ms), ..How::default() };
+                    let how = How { lock_ms: Some(desk.lock_ms), ..How::of(job.durability) };
                     desk.insist(&job.statements, how).await
                 }
                 Err(_) => Err(DbError::Closed),

@@ -12,7 +12,7 @@ use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{ErrorCode, OpenFlags, ffi};
 use watchbell_core::{Statement, Value};
 
-use crate::database::Options;
+use crate::database::{Durability, Options, Synchronous};
 use crate::dialect;
 use crate::error::{ConstraintKind, DbError};
 use crate::row::{Columns, Row, RowRef};
@@ -347,6 +347,19 @@ impl<'c> Connection<'c> {
             Ok(changed) => Ok(changed.map(|n| (n + returned.len() as u64, returned))),
             Err(failure) => Err(self.refusal(index, &statement.sql, failure)),
         }
+    }
+
+    /// Whether commits wait for the disk: as long as the file was opened for, or not at all. A log
+    /// that is not waited for is never torn, and the next commit that waits makes it durable too.
+    pub(crate) fn synchronise(&self, durability: Durability) -> Result<(), DbError> {
+        let opened = self.opener.options.synchronous;
+        let mode = match (durability, opened) {
+            (Durability::Synced, _) | (_, Synchronous::Off) => opened,
+            (Durability::Soon, _) => Synchronous::Normal,
+        };
+        // Not one of the statements that are kept: it takes effect when it is prepared.
+        let change = self.raw.execute_batch(&format!("pragma synchronous = {}", mode.as_str()));
+        change.map_err(|e| self.opener.engine(&e))
     }
 
     /// Runs a constant statement that has no parameters.

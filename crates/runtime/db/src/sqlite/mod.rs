@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::oneshot;
 use watchbell_core::Statement;
 
-use crate::database::{Applied, Options, Synchronous, WriterMetrics};
+use crate::database::{Applied, Durability, Options, Synchronous, WriterMetrics};
 use crate::error::DbError;
 use connection::{Connection, Opener};
 use readers::Readers;
@@ -59,9 +59,13 @@ impl Sqlite {
         }
     }
 
-    pub(crate) async fn apply(&self, statements: Vec<Statement>) -> Result<Applied, DbError> {
+    pub(crate) async fn apply(
+        &self,
+        statements: Vec<Statement>,
+        durability: Durability,
+    ) -> Result<Applied, DbError> {
         let (answer, answered) = oneshot::channel();
-        self.writer()?.send(Order::Apply(writer::Job { statements, answer }))?;
+        self.writer()?.send(Order::Apply(writer::Job { statements, durability, answer }))?;
         answered.await.map_err(|_| DbError::Closed)?
     }
 

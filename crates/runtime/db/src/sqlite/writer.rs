@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use watchbell_core::Statement;
 
 use super::connection::{Connection, Opener};
-use crate::database::{Applied, WriterMetrics};
+use crate::database::{Applied, Durability, WriterMetrics};
 use crate::error::DbError;
 
 /// Most lists in one commit.
@@ -22,6 +22,7 @@ const BATCH: usize = 512;
 
 pub(crate) struct Job {
     pub(crate) statements: Vec<Statement>,
+    pub(crate) durability: Durability,
     pub(crate) answer: oneshot::Sender<Result<Applied, DbError>>,
 }
 
@@ -56,7 +57,10 @@ impl Writer {
         let (shared, path) = (Arc::clone(opener), Arc::clone(&counters));
         std::thread::Builder::new()
             .name("db-writer".to_owned())
-            .spawn(move || Desk { inbox, counters: path }.serve(raw, &shared))
+            .spawn(move || {
+                let desk = Desk { inbox, counters: path, durability: Durability::Synced };
+                desk.serve(raw, &shared);
+            })
             .map_err(|source| DbError::Io {
                 action: "start the writer of",
                 path: opener.path.clone(),
@@ -88,10 +92,12 @@ impl Writer {
 struct Desk {
     inbox: Receiver<Order>,
     counters: Arc<Counters>,
+    /// What the connection does at present.
+    durability: Durability,
 }
 
 impl Desk {
-    fn serve(self, raw: rusqlite::Connection, opener: &Opener) {
+    fn serve(mut self, raw: rusqlite::Connection, opener: &Opener) {
         let closing = {
             let mut connection = Connection::new(&raw, opener);
             self.work(&mut connection)
@@ -109,7 +115,7 @@ impl Desk {
     }
 
     /// Serves until someone asks to close, or until everyone is gone.
-    fn work(&self, c: &mut Connection<'_>) -> Option<oneshot::Sender<Result<(), DbError>>> {
+    fn work(&mut self, c: &mut Connection<'_>) -> Option<oneshot::Sender<Result<(), DbError>>> {
         let mut batch = Vec::with_capacity(BATCH);
         let mut ahead = None;
         loop {
@@ -141,7 +147,7 @@ impl Desk {
         }
     }
 
-    fn commit(&self, c: &mut Connection<'_>, batch: &mut Vec<Job>) {
+    fn commit(&mut self, c: &mut Connection<'_>, batch: &mut Vec<Job>) {
         let size = batch.len();
         if size == 0 {
             return;
@@ -156,9 +162,18 @@ impl Desk {
             return;
         }
         for job in batch.drain(..) {
-            let outcome = self.alone(c, &job.statements);
+            let outcome = self.alone(c, &job);
             self.answer(job, outcome);
         }
+    }
+
+    /// The next commit waits for the disk, or does not.
+    fn turn_to(&mut self, c: &mut Connection<'_>, durability: Durability) -> Result<(), DbError> {
+        if self.durability != durability {
+            c.synchronise(durability)?;
+            self.durability = durability;
+        }
+        Ok(())
     }
 
     fn answer(&self, job: Job, outcome: Result<Applied, DbError>) {
@@ -173,9 +188,10 @@ impl Desk {
     }
 
     /// One list in its own transaction.
-    fn alone(&self, c: &mut Connection<'_>, list: &[Statement]) -> Result<Applied, DbError> {
+    fn alone(&mut self, c: &mut Connection<'_>, job: &Job) -> Result<Applied, DbError> {
+        self.turn_to(c, job.durability)?;
         c.control("begin immediate")?;
-        let outcome = run(c, list).and_then(|applied| {
+        let outcome = run(c, &job.statements).and_then(|applied| {
             c.control("commit")?;
             self.counters.commits.fetch_add(1, Ordering::Relaxed);
             Ok(applied)
@@ -189,10 +205,11 @@ impl Desk {
     /// Many lists in one transaction. An error means that the transaction is lost, and that none
     /// of them happened.
     fn together(
-        &self,
+        &mut self,
         c: &mut Connection<'_>,
         batch: &[Job],
     ) -> Result<Vec<Result<Applied, DbError>>, DbError> {
+        self.turn_to(c, Durability::of_all(batch.iter().map(|job| job.durability)))?;
         c.control("begin immediate")?;
         let outcomes = batch.iter().map(|job| within(c, &job.statements)).collect();
         let committed: Result<Vec<_>, DbError> = match outcomes {

@@ -56,6 +56,27 @@ pub(crate) async fn returned_rows_are_counted_and_given_back(temp: &TempDb) {
     assert_eq!((applied.changed, applied.rows.concat().len()), (vec![2, 0], 0));
 }
 
+pub(crate) async fn a_list_that_does_not_wait_for_the_disk_is_whole_and_in_order(temp: &TempDb) {
+    let db = &temp.db;
+    db.apply_unsynced(vec![insert(1, "a"), insert(2, "b")]).await.unwrap();
+    let refused = db.apply_unsynced(vec![insert(3, "c"), insert(4, "a")]).await.unwrap_err();
+    assert!(refused.is_unique_violation(), "{refused}");
+    assert_eq!(ids(db).await, [1, 2]);
+    // Beside lists that do wait, sharing their commits or not.
+    let mut callers = tokio::task::JoinSet::new();
+    for id in 3..60 {
+        let db = db.clone();
+        callers.spawn(async move {
+            let list = vec![insert(id, &id.to_string())];
+            if id % 3 == 0 { db.apply(list).await } else { db.apply_unsynced(list).await }
+        });
+    }
+    while let Some(applied) = callers.join_next().await {
+        assert_eq!(applied.unwrap().unwrap().changed, [1]);
+    }
+    assert_eq!(ids(db).await, (1..60).collect::<Vec<_>>());
+}
+
 pub(crate) async fn many_callers_share_commits_and_only_the_guilty_are_refused(temp: &TempDb) {
     let db = &temp.db;
     let mut tasks = Vec::new();

@@ -40,6 +40,7 @@ on_both! {
         a_list_happens_whole_or_not_at_all
         an_expectation_that_fails_refuses_the_whole_list
         returned_rows_are_counted_and_given_back
+        a_list_that_does_not_wait_for_the_disk_is_whole_and_in_order
         many_callers_share_commits_and_only_the_guilty_are_refused
         an_error_at_commit_reaches_only_its_cause
         wrong_statements_are_named

@@ -12,7 +12,7 @@ use watchbell_core::port::{
 use watchbell_core::{Effects, Time, chain, job as core_job};
 
 use super::job::{Ended, Held};
-use super::{BATCH, CLAIM, Consumer, GATHER, PROGRESS, Span, Waiting, soonest};
+use super::{BATCH, CLAIM, Consumer, FIRST, GATHER, PROGRESS, Span, Waiting, soonest};
 use crate::cycle::{Runner, STORE};
 use crate::host::Asked;
 
@@ -128,7 +128,8 @@ impl Consumer {
         }
         // Half at a time, where some are leased ahead: one half runs while the other is claimed.
         let most = if self.prefetch == 0 { room } else { room.min(whole.div_ceil(2)) };
-        let most = most.min(CLAIM);
+        self.stride = if self.held() == 0 { FIRST } else { (self.stride * 2).min(CLAIM) };
+        let most = most.min(self.stride);
         self.claim_at = None;
         self.claiming = true;
         let runner = Arc::clone(&self.runner);
@@ -199,11 +200,14 @@ impl Consumer {
         let found = batch.grants.len();
         let known = self.turn;
         let leased_at = asked;
-        self.waiting.extend(batch.grants.into_iter().map(|g| Waiting {
-            grant: g,
-            leased_at,
-            known,
-        }));
+        for grant in batch.grants {
+            let again = super::held(&grant).and_then(|held| self.running.get_mut(&held));
+            match again {
+                // The server lost the lease in a crash, and this is the same once more.
+                Some(running) => running.leased_at = leased_at,
+                None => self.waiting.push_back(Waiting { grant, leased_at, known }),
+            }
+        }
         if found > 0 {
             soonest(&mut self.renew_at, asked + self.runner.options.lease_renew);
         }

@@ -42,6 +42,9 @@ use crate::host::Signals;
 const BURST: usize = 128;
 /// Most jobs of one claim.
 const CLAIM: usize = 1_000;
+/// Most jobs of a claim when there is nothing else to do: they begin while the next, twice as many,
+/// are claimed.
+const FIRST: usize = 200;
 /// Most ends of one transaction; so many are sent at once, fewer wait for [`GATHER`].
 const BATCH: usize = 1_000;
 /// Ends that follow one another more closely go together.
@@ -106,6 +109,8 @@ struct Consumer {
     /// There may be more to claim.
     hungry: bool,
     claiming: bool,
+    /// Most jobs of the last claim.
+    stride: usize,
     renewing: bool,
     releasing: bool,
     /// Ends that a transaction is under way for.
@@ -204,6 +209,7 @@ impl Consumer {
             turn: 0,
             hungry: true,
             claiming: false,
+            stride: FIRST,
             renewing: false,
             releasing: false,
             finishing: 0,

@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use watchbell_core::job::Kind;
 use watchbell_core::port::{Grant, JobBatch, JobClaim, Result};
 use watchbell_core::{Cause, CycleId, CycleInput, Millis, Statement, Time, Token, Value, values};
-use watchbell_db::{Database, Row};
+use watchbell_db::{Applied, Database, Row};
 
 use super::enqueue::{LEAD, lead};
 use super::{Known, limits, reclaim};
@@ -308,7 +308,7 @@ async fn take(
             None => Statement::new(TAKE, params),
         });
         let wanted = open(rows) as usize;
-        let mut taken = apply(db, list).await?.rows.pop().unwrap_or_default();
+        let mut taken = lease_soon(db, list).await?.rows.pop().unwrap_or_default();
         if is_shared(db) && others.is_empty() {
             let places = taken
                 .iter()
@@ -343,7 +343,7 @@ async fn take(
         let mut taken = if limited == Limited::No {
             let mut params = params(claim, kind, open(rows));
             params.extend(values![bound.0, bound.1]);
-            apply(db, vec![Statement::new(TAKE_BEFORE, params)]).await?.rows.remove(0)
+            lease_soon(db, vec![Statement::new(TAKE_BEFORE, params)]).await?.rows.remove(0)
         } else {
             let per_key = limited == Limited::PerKey;
             limits::take(db, claim, kind, per_key, open(rows), bound).await?
@@ -354,6 +354,15 @@ async fn take(
         rows.append(&mut taken);
     }
     Ok(())
+}
+
+/// Runs a list that leases jobs, without waiting for the disk: a lease that a crash of the machine
+/// or the server undoes leaves its job queued. Should it be leased again while its first holder
+/// lives, then under the same token: to another session, which refuses the end of the first; or to
+/// the same one, which knows that it holds it (see
+/// [`Queue::claim_jobs`](watchbell_core::port::Queue::claim_jobs)).
+async fn lease_soon(db: &Database, list: Vec<Statement>) -> Result<Applied> {
+    db.apply_unsynced(list).await.map_err(failed)
 }
 
 /// Which of some kinds has the first due job, and up to where it may go on before another one.

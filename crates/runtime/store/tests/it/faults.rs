@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use watchbell_core::port::{Claim, EventQuery, Grant, Outcome, Result, Store, StoreError, Target};
+use watchbell_core::port::{
+    Claim, EventQuery, Grant, JobClaim, Outcome, Result, Store, StoreError, Target,
+};
 use watchbell_core::{BoxFuture, Commit, CycleInput, Time};
 use watchbell_db::{Database, ServerOptions};
 use watchbell_store::LINE;
@@ -59,6 +61,59 @@ async fn claim(store: &Arc<dyn Store>, worker: &str, now: Time) -> Grant {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("no panic")
+}
+
+/// A lease does not wait for the disk, so a crash may undo it. Then the job is leased again, under
+/// the same token, and only the session that holds it now can end it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_a_crash_undid_ends_no_job_of_another() {
+    if !postgres_is_wanted() {
+        return;
+    }
+    let cluster = Arc::new(blocking(Cluster::start).await);
+    let url = cluster.url(&cluster.create_database());
+    let db = Database::connect(&ServerOptions::new(url)).await.unwrap();
+    db.migrate(&[LINE, DOMAIN], NOW).await.unwrap();
+    let store = crate::store(&db).await;
+    store.register(&[registration("watch")], NOW).await.unwrap();
+    let mut undone = 0;
+    for round in 0..4 {
+        let job = insist(|| store.enqueue(vec![crate::jobs::job("count")], NOW)).await.unwrap();
+        let id = job[0].id().unwrap();
+        let claim = |session: &str| JobClaim {
+            worker: "watch".into(),
+            session: session.into(),
+            kinds: vec!["count".into()],
+            most: 1,
+            now: NOW,
+            ttl: TTL,
+        };
+        let mine = store.claim_jobs(claim("one")).await.unwrap().grants.remove(0);
+        let server = Arc::clone(&cluster);
+        blocking(move || {
+            server.stop_immediate();
+            server.start_again();
+        })
+        .await;
+        let theirs = insist(|| store.claim_jobs(claim("two"))).await.unwrap().grants.pop();
+        let (worker, one, two) = ("watch".into(), "one".into(), "two".into());
+        let end = |grant: &Grant| vec![crate::jobs::success(grant)];
+        if let Some(theirs) = theirs {
+            undone += 1;
+            assert_eq!(crate::jobs::id(&theirs), id, "round {round}");
+            assert_eq!(theirs.token, mine.token);
+            let refused = store.finish_jobs(&worker, &one, end(&mine), NOW).await.unwrap();
+            assert_eq!(refused, [false]);
+            let taken = store.finish_jobs(&worker, &two, end(&theirs), NOW).await.unwrap();
+            assert_eq!(taken, [true]);
+        } else {
+            let taken = store.finish_jobs(&worker, &one, end(&mine), NOW).await.unwrap();
+            assert_eq!(taken, [true]);
+        }
+        let left = db.query_one("select count(*) from ops.jobs", vec![]).await.unwrap();
+        assert_eq!(left.i64(0).unwrap(), 0);
+    }
+    assert!(undone > 0, "no crash undid a lease: they wait for the disk after all");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

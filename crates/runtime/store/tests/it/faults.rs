@@ -116,6 +116,66 @@ async fn a_lease_that_a_crash_undid_ends_no_job_of_another() {
     assert!(undone > 0, "no crash undid a lease: they wait for the disk after all");
 }
 
+/// What has ended leaves the hot table, and beside a transaction that stays open, which keeps every
+/// dead row, the queue goes on all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_hot_table_keeps_nothing_of_what_has_ended() {
+    const JOBS: usize = 10_000;
+    const BATCH: usize = 500;
+    if !postgres_is_wanted() {
+        return;
+    }
+    let cluster = Arc::new(blocking(Cluster::start).await);
+    let name = cluster.create_database();
+    let db = Database::connect(&ServerOptions::new(cluster.url(&name))).await.unwrap();
+    db.migrate(&[LINE, DOMAIN], NOW).await.unwrap();
+    let store = crate::store(&db).await;
+    store.register(&[registration("watch")], NOW).await.unwrap();
+    let pass_through = || async {
+        for _ in 0..JOBS / BATCH {
+            let jobs = (0..BATCH).map(|_| crate::jobs::job("count")).collect();
+            store.enqueue(jobs, NOW).await.unwrap();
+            let claim = JobClaim {
+                worker: "watch".into(),
+                session: "one".into(),
+                kinds: vec!["count".into()],
+                most: BATCH as u32,
+                now: NOW,
+                ttl: TTL,
+            };
+            let grants = store.claim_jobs(claim).await.unwrap().grants;
+            assert_eq!(grants.len(), BATCH);
+            let ends = grants.iter().map(crate::jobs::success).collect();
+            let taken = store.finish_jobs(&"watch".into(), &"one".into(), ends, NOW).await;
+            assert!(taken.unwrap().into_iter().all(|taken| taken));
+        }
+    };
+    let kept = || async {
+        let (server, name) = (Arc::clone(&cluster), name.clone());
+        let vacuum = move || server.sql(&name, "vacuum ops.jobs");
+        blocking(vacuum).await;
+        let sizes = "select count(*), pg_stat_get_dead_tuples('ops.jobs'::regclass),
+            pg_total_relation_size('ops.jobs') from ops.jobs";
+        let row = db.query_one(sizes, vec![]).await.unwrap();
+        (row.i64(0).unwrap(), row.i64(1).unwrap(), row.i64(2).unwrap())
+    };
+    pass_through().await;
+    let (live, dead, first) = kept().await;
+    assert_eq!((live, dead), (0, 0));
+    for _ in 0..3 {
+        pass_through().await;
+        let (live, dead, size) = kept().await;
+        assert_eq!((live, dead), (0, 0));
+        assert!(size <= 2 * first, "{first} bytes became {size}");
+    }
+    let held = db.snapshot().await.unwrap();
+    pass_through().await;
+    let (live, dead, _) = kept().await;
+    assert_eq!(live, 0);
+    assert!(dead >= JOBS as i64, "the open transaction was to keep them: {dead}");
+    drop(held);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_restarts_loses_and_doubles_nothing() {
     if !postgres_is_wanted() {

@@ -24,8 +24,13 @@ pub(super) const NO_NODE: &str = "no node runs";
 enum Consumer {
     /// This worker does, or would if it ran.
     Worker(WorkerName),
-    /// Nobody does, for this reason.
-    Nobody(String),
+    /// Nobody does; who did last, and when that worker was registered.
+    Nobody { last: Option<(WorkerName, Time)> },
+}
+
+/// Why nobody consumes a kind.
+fn no_consumer(kind: &str, last: Option<(WorkerName, Time)>) -> Gate {
+    Gate::NoConsumer { job_kind: kind.to_owned(), last }
 }
 
 impl LocalControl {
@@ -72,12 +77,12 @@ impl LocalControl {
             let known = kinds.iter().find(|k| k.kind.name == kind);
             let consumer = self.consumer(picture, &kind, known);
             let unconsumed = match &consumer {
-                Consumer::Nobody(why) => Some(why.clone()),
+                Consumer::Nobody { last } => Some(no_consumer(&kind, last.clone()).to_string()),
                 Consumer::Worker(worker) => idle(picture, worker),
             };
             let worker = match consumer {
                 Consumer::Worker(worker) => Some(worker),
-                Consumer::Nobody(_) => known.map(|k| k.worker.clone()),
+                Consumer::Nobody { .. } => known.map(|k| k.worker.clone()),
             };
             QueueLine { kind, stats, worker, unconsumed }
         };
@@ -106,14 +111,9 @@ impl LocalControl {
                 None => name.clone(),
             });
         }
-        match (elsewhere, known) {
-            (Some(known), _) => Consumer::Worker(known.worker.clone()),
-            (None, Some(known)) => Consumer::Nobody(format!(
-                "no worker on any node consumes kind `{kind}`: it was last registered by worker \
-                 `{}` at {}",
-                known.worker, known.registered_at
-            )),
-            (None, None) => Consumer::Nobody(format!("no worker ever registered a kind `{kind}`")),
+        match elsewhere {
+            Some(known) => Consumer::Worker(known.worker.clone()),
+            None => Consumer::Nobody { last: known.map(|k| (k.worker.clone(), k.registered_at)) },
         }
     }
 
@@ -138,10 +138,14 @@ impl LocalControl {
         let job = job.ok_or_else(|| ControlError::not_found("job", id.to_string(), []))?;
         let known = self.store.kinds().await?.into_iter().find(|k| k.kind.name == job.kind);
         let consumer = self.consumer(picture, &job.kind, known.as_ref());
-        let worker = match &consumer {
-            Consumer::Worker(worker) => Some((worker.clone(), state(picture, worker))),
-            Consumer::Nobody(_) => None,
+        let (worker, last_worker) = match consumer {
+            Consumer::Worker(worker) => {
+                let state = state(picture, &worker);
+                (Some((worker, state)), None)
+            }
+            Consumer::Nobody { last } => (None, last),
         };
+        let consumed = worker.is_some();
         let facts = JobFacts {
             id,
             kind: job.kind.clone(),
@@ -151,6 +155,7 @@ impl LocalControl {
             run_at: job.run_at,
             running: None,
             worker,
+            last_worker,
         };
         let since = match job.state {
             State::Running => job.started_at,
@@ -159,20 +164,15 @@ impl LocalControl {
         };
         let mut explanation = Explanation::of_job(&facts, since, picture.now);
         let gates = &mut explanation.gates;
-        match (job.state, consumer) {
-            (State::Queued, Consumer::Nobody(reason)) => {
-                // The store knows more than the facts do.
-                gates.retain(|g| !matches!(g, Gate::Unavailable { .. }));
-                gates.push(Gate::Unavailable { reason });
-            }
-            (State::Queued, Consumer::Worker(_)) if job.run_at <= picture.now => {
+        match job.state {
+            State::Queued if consumed && job.run_at <= picture.now => {
                 if let Some(known) = &known {
                     let key = job.limit_key.as_deref();
                     gates.extend(self.limits(&known.kind, key, picture.now).await?);
                 }
             }
-            (State::Running, _) => gates.extend(held(&job)),
-            _ => {}
+            State::Running => gates.extend(held(&job)),
+            State::Queued | State::Succeeded | State::Failed | State::Cancelled => {}
         }
         if explanation.verdict == Verdict::Runnable && !explanation.gates.is_empty() {
             explanation.verdict = Verdict::Waiting;
@@ -196,7 +196,7 @@ impl LocalControl {
         let count = |state| stats.counts.get(&state).copied().unwrap_or(0);
         let mut gates = Vec::new();
         match self.consumer(picture, kind, known.as_ref()) {
-            Consumer::Nobody(reason) => gates.push(Gate::Unavailable { reason }),
+            Consumer::Nobody { last } => gates.push(no_consumer(kind, last)),
             Consumer::Worker(worker) => match state(picture, &worker) {
                 Lifecycle::Running => {}
                 state => gates.push(Gate::Dependency { worker, state }),
@@ -256,25 +256,23 @@ impl LocalControl {
             before: None,
             limit,
         };
-        let reached = |name: String, detail: String, until| Gate::Condition { name, detail, until };
+        let reached = |key: Option<&str>, most, per, until| Gate::Limit {
+            job_kind: kind.name.clone(),
+            key: key.map(str::to_owned),
+            most,
+            per,
+            until,
+        };
         if let Some(most) = kind.concurrency.filter(|n| *n <= COUNTED) {
             let running = self.store.jobs(of(State::Running, None, most)).await?;
             if running.len() as u64 >= u64::from(most) {
-                gates.push(reached(
-                    format!("limit:{}", kind.name),
-                    format!("{}, and no more may be at once", leased(most, "job")),
-                    None,
-                ));
+                gates.push(reached(None, most, None, None));
             }
         }
         if let Some((most, key)) = kind.per_key.filter(|n| *n <= COUNTED).zip(key) {
             let running = self.store.jobs(of(State::Running, Some(key), most)).await?;
             if running.len() as u64 >= u64::from(most) {
-                gates.push(reached(
-                    format!("limit:{}/{key}", kind.name),
-                    format!("{}, and no more may be at once", leased(most, "job of this key")),
-                    None,
-                ));
+                gates.push(reached(Some(key), most, None, None));
             }
         }
         if let Some(rate) = kind.rate.filter(|r| (1..=COUNTED).contains(&r.count)) {
@@ -289,11 +287,8 @@ impl LocalControl {
             if nth.is_some_and(|first| now.since(first) < rate.per) {
                 let step = Millis(rate.per.0 / i64::from(rate.count));
                 let next = begun.last().map(|newest| *newest + step);
-                gates.push(reached(
-                    format!("rate:{}", kind.name),
-                    format!("{} jobs have begun within {}, and no more may", rate.count, rate.per),
-                    next.filter(|t| *t > now),
-                ));
+                let next = next.filter(|t| *t > now);
+                gates.push(reached(None, rate.count, Some(rate.per), next));
             }
         }
         Ok(gates)
@@ -302,14 +297,6 @@ impl LocalControl {
 
 const fn is_new(answer: &Enqueued) -> bool {
     matches!(answer, Enqueued::Added(_))
-}
-
-/// `1 job is leased`, `2 jobs of this key are leased`.
-fn leased(count: u32, what: &str) -> String {
-    match count {
-        1 => format!("1 {what} is leased"),
-        n => format!("{n} {} are leased", what.replacen("job", "jobs", 1)),
-    }
 }
 
 /// The state of a worker. One that this node does not know runs on another.

@@ -236,6 +236,8 @@ pub struct DefinitionText {
     pub ledger: Ledger,
     /// Workers of one lane never run at the same time.
     pub lane: Option<String>,
+    /// How long it gives way to windows and lanes at most, where it gives way at all.
+    pub gives_way: Option<Millis>,
     /// Why it cannot run on this node.
     pub unavailable: Option<String>,
 }
@@ -281,6 +283,7 @@ impl From<&Definition> for DefinitionText {
             stale_after: d.stale_after,
             ledger: d.ledger,
             lane: d.lane.clone(),
+            gives_way: d.patience(),
             unavailable: d.unavailable.clone(),
         }
     }

@@ -83,6 +83,8 @@ pub const FAILING_AFTER: i64 = 3;
 /// * `cron`: the longest time between two of its due instants, and the longest that a cycle may take;
 /// * `window`: two windows, the settle time, and the longest that a cycle may take;
 /// * otherwise there is no limit: what comes from outside may stay away.
+///
+/// One that gives way may do so for its [patience](Definition::patience) besides.
 #[must_use]
 pub fn stale_after(definition: &Definition) -> Option<Millis> {
     definition.stale_after.or_else(|| {
@@ -94,7 +96,8 @@ pub fn stale_after(definition: &Definition) -> Option<Millis> {
                 return None;
             }
         };
-        Some(rhythm + definition.jitter + definition.hard_timeout)
+        let patience = definition.patience().unwrap_or_default();
+        Some(rhythm + patience + definition.jitter + definition.hard_timeout)
     })
 }
 

@@ -14,7 +14,7 @@ pub use self::explain::{
     window_gates, worker_gates,
 };
 use crate::lifecycle::{self, Desired};
-use crate::units::{CycleId, SeriesName, SessionId, Time, WorkerName};
+use crate::units::{CycleId, Millis, SeriesName, SessionId, Time, WorkerName};
 use crate::window;
 
 /// One reason why something may not run now. Prints as one sentence for an operator.
@@ -95,6 +95,24 @@ pub enum Gate {
         lane: String,
         /// Who is in it.
         worker: WorkerName,
+    },
+    /// It is opportunistic, and windows or lanes go first.
+    GivesWay {
+        /// Who is running or ready.
+        to: WorkerName,
+        /// Since when it gives way.
+        since: Time,
+        /// Then it runs all the same.
+        until: Time,
+    },
+    /// The store is slow, so it runs less often than it is due.
+    Throttled {
+        /// By how much the node slows down: 2, 4 or 8.
+        factor: u32,
+        /// How long 95 of 100 calls of the store took at most.
+        p95: Millis,
+        /// When it runs next, as things stand.
+        until: Time,
     },
     /// Its time has not come.
     NotDue {
@@ -180,6 +198,26 @@ pub enum Gate {
         /// The kinds.
         kinds: Vec<String>,
     },
+    /// A limit of a kind of jobs is reached.
+    Limit {
+        /// The kind.
+        job_kind: String,
+        /// The key within it, where the limit is one of each key.
+        key: Option<String>,
+        /// How many jobs it allows.
+        most: u32,
+        /// Within which time they may begin; `None` where it allows so many at once.
+        per: Option<Millis>,
+        /// When the next one may begin, if time alone decides that.
+        until: Option<Time>,
+    },
+    /// No worker on any node takes jobs of this kind.
+    NoConsumer {
+        /// The kind.
+        job_kind: String,
+        /// Who took it last, if anyone ever did, and when that worker was registered.
+        last: Option<(WorkerName, Time)>,
+    },
     /// It runs only on an operator's command.
     OnCommand,
 }
@@ -233,6 +271,8 @@ impl Gate {
             Self::StillRunning { .. } => "still_running",
             Self::LeaseHeld { .. } => "lease_held",
             Self::Lane { .. } => "lane",
+            Self::GivesWay { .. } => "gives_way",
+            Self::Throttled { .. } => "throttled",
             Self::NotDue { .. } => "not_due",
             Self::WindowOpen { .. } => "window_open",
             Self::Settling { .. } => "settling",
@@ -245,6 +285,8 @@ impl Gate {
             Self::Exhausted { .. } => "exhausted",
             Self::NothingQueued { .. } => "nothing_queued",
             Self::NoEvent { .. } => "no_event",
+            Self::Limit { .. } => "limit",
+            Self::NoConsumer { .. } => "no_consumer",
             Self::OnCommand => "on_command",
         }
     }
@@ -260,6 +302,7 @@ impl Gate {
             | Self::Storm { until }
             | Self::NotDue { until }
             | Self::Settling { until }
+            | Self::Limit { until: Some(until), .. }
             | Self::Backoff { until, .. } => at(*until),
             Self::WindowOpen { settled, .. } => at(*settled),
             Self::Condition { until: Some(until), .. } => at(*until),
@@ -274,6 +317,17 @@ impl Gate {
                 when(format!("{owner} gives the lease back, or lets it expire at {until}"))
             }
             Self::Lane { worker, .. } => when(format!("the cycle of {worker} ends")),
+            Self::GivesWay { until, .. } => {
+                when(format!("no window and no lane has work, at the latest at {until}"))
+            }
+            Self::Throttled { until, .. } => {
+                when(format!("the store is fast again, at the latest at {until}"))
+            }
+            Self::Limit { per: None, .. } => when("one of them ends".to_owned()),
+            Self::Limit { per: Some(_), .. } => when("the newest of them is old enough".to_owned()),
+            Self::NoConsumer { job_kind, .. } => operator(format!(
+                "run a node that has a worker for `{job_kind}`, or purge its jobs"
+            )),
             Self::EarlierWindow { series, start, .. } => {
                 when(format!("{series} {start} is complete or abandoned"))
             }
@@ -308,9 +362,9 @@ impl Gate {
     #[must_use]
     pub fn behind(&self) -> Option<Behind> {
         match self {
-            Self::Dependency { worker, .. } | Self::Lane { worker, .. } => {
-                Some(Behind::Worker(worker.clone()))
-            }
+            Self::Dependency { worker, .. }
+            | Self::Lane { worker, .. }
+            | Self::GivesWay { to: worker, .. } => Some(Behind::Worker(worker.clone())),
             Self::EarlierWindow { series, start, .. } | Self::InputWindow { series, start, .. } => {
                 Some(Behind::Window(series.clone(), *start))
             }
@@ -370,6 +424,14 @@ impl fmt::Display for Gate {
             Self::Lane { lane, worker } => {
                 write!(f, "{worker} is running in its lane `{lane}`")
             }
+            Self::GivesWay { to, since, .. } => {
+                write!(f, "it has given way to windows and lanes since {since}, now to {to}")
+            }
+            Self::Throttled { factor, p95, .. } => write!(
+                f,
+                "the store is slow (95 of 100 calls took up to {p95}), so it runs {factor} times \
+                 less often"
+            ),
             Self::NotDue { until } => write!(f, "it is not due before {until}"),
             Self::WindowOpen { until, .. } => write!(f, "the window is open until {until}"),
             Self::Settling { until } => {
@@ -408,6 +470,29 @@ impl fmt::Display for Gate {
             }
             Self::NothingQueued { kinds } => write!(f, "no {} job is queued", kinds.join(" or ")),
             Self::NoEvent { kinds } => write!(f, "no {} event is new", kinds.join(" or ")),
+            Self::Limit { job_kind, key, most, per, .. } => {
+                let of_key = key.as_ref().map(|k| format!(" of the key `{k}`")).unwrap_or_default();
+                let jobs = if *most == 1 { "job" } else { "jobs" };
+                let many = if *most == 1 { "is" } else { "are" };
+                match per {
+                    None => write!(
+                        f,
+                        "{most} {job_kind} {jobs}{of_key} {many} leased, and no more may be at once"
+                    ),
+                    Some(per) => write!(
+                        f,
+                        "{most} {job_kind} {jobs}{of_key} began within {per}, and no more may"
+                    ),
+                }
+            }
+            Self::NoConsumer { job_kind, last: Some((worker, at)) } => write!(
+                f,
+                "no worker on any node takes {job_kind} jobs: the last to do so was {worker}, \
+                 registered at {at}"
+            ),
+            Self::NoConsumer { job_kind, last: None } => {
+                write!(f, "no worker ever took {job_kind} jobs")
+            }
             Self::OnCommand => f.write_str("it runs only when an operator says so"),
         }
     }
@@ -448,6 +533,8 @@ mod tests {
             Gate::StillRunning { cycle: CycleId(4), since: t },
             Gate::LeaseHeld { owner: "n1".into(), until: t },
             Gate::Lane { lane: "gpu".into(), worker: "train".into() },
+            Gate::GivesWay { to: "train".into(), since: t, until: t },
+            Gate::Throttled { factor: 4, p95: Millis(812), until: t },
             Gate::NotDue { until: t },
             Gate::WindowOpen { until: t, settled: Time(65_000) },
             Gate::Settling { until: t },
@@ -467,6 +554,22 @@ mod tests {
             Gate::Exhausted { attempts: 5, error: None },
             Gate::NothingQueued { kinds: vec!["a".into(), "b".into()] },
             Gate::NoEvent { kinds: vec!["window.*".into()] },
+            Gate::Limit {
+                job_kind: "k".into(),
+                key: Some("x".into()),
+                most: 1,
+                per: None,
+                until: None,
+            },
+            Gate::Limit {
+                job_kind: "k".into(),
+                key: None,
+                most: 2,
+                per: Some(Millis::from_secs(60)),
+                until: Some(t),
+            },
+            Gate::NoConsumer { job_kind: "k".into(), last: Some(("w".into(), t)) },
+            Gate::NoConsumer { job_kind: "k".into(), last: None },
             Gate::OnCommand,
         ]
     }
@@ -491,6 +594,10 @@ mod tests {
             "session n1 holds its lease until @; clears when n1 gives the lease back, or lets it \
              expire at @",
             "train is running in its lane `gpu`; clears when the cycle of train ends",
+            "it has given way to windows and lanes since @, now to train; clears when no window \
+             and no lane has work, at the latest at @",
+            "the store is slow (95 of 100 calls took up to 812ms), so it runs 4 times less often; \
+             clears when the store is fast again, at the latest at @",
             "it is not due before @; clears at @",
             "the window is open until @; clears at 1970-01-01T00:01:05Z",
             "the window is over, and late input may come until @; clears at @",
@@ -509,6 +616,13 @@ mod tests {
             "it was given up after 5 attempts; to clear it: fix the cause, then ask for it anew (backfill with --recompute)",
             "no a or b job is queued; clears when a job is enqueued",
             "no window.* event is new; clears when such an event is emitted",
+            "1 k job of the key `x` is leased, and no more may be at once; clears when one of them \
+             ends",
+            "2 k jobs began within 1m, and no more may; clears at @",
+            "no worker on any node takes k jobs: the last to do so was w, registered at @; to \
+             clear it: run a node that has a worker for `k`, or purge its jobs",
+            "no worker ever took k jobs; to clear it: run a node that has a worker for `k`, or \
+             purge its jobs",
             "it runs only when an operator says so; to clear it: run it",
         ];
         assert_eq!(lines.len(), expected.len());

@@ -10,7 +10,8 @@
 //! 5. [`port`]: what the engine asks of a store;
 //! 6. [`lifecycle`], [`graph`], [`restart`], [`retry`], [`window`], [`job`], [`freshness`]: the
 //!    state machines and policies;
-//! 7. [`gate`]: why something may not run now.
+//! 7. [`lane`]: who goes first where only one may run;
+//! 8. [`gate`]: why something may not run now.
 
 pub mod commit;
 pub mod effects;
@@ -18,6 +19,7 @@ pub mod freshness;
 pub mod gate;
 pub mod graph;
 pub mod job;
+pub mod lane;
 pub mod lifecycle;
 pub mod port;
 pub mod restart;

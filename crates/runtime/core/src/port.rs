@@ -598,6 +598,8 @@ pub struct OccurrenceRecord {
     pub count: i64,
     /// `fired`, `skipped` or `merged`.
     pub fate: String,
+    /// Why it was skipped, where that was not the missed-run policy.
+    pub reason: Option<String>,
     /// The cycle, where it fired.
     pub cycle: Option<CycleId>,
     /// When the row was written.

@@ -66,6 +66,10 @@ pub enum Fate {
     Skipped,
     /// A newer due instant ran in its place.
     Merged,
+    /// Skipped by an opportunistic worker, for the next one came while it gave way.
+    GaveWay,
+    /// Skipped to spare a store that is slow.
+    Throttled,
 }
 
 impl Fate {
@@ -73,8 +77,19 @@ impl Fate {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Skipped => "skipped",
+            Self::Skipped | Self::GaveWay | Self::Throttled => "skipped",
             Self::Merged => "merged",
+        }
+    }
+
+    /// Why it was skipped, as the ledger stores it beside the fate; `None` where the missed-run
+    /// policy is the reason.
+    #[must_use]
+    pub const fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Skipped | Self::Merged => None,
+            Self::GaveWay => Some("gave way"),
+            Self::Throttled => Some("the store was slow"),
         }
     }
 }

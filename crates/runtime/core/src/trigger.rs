@@ -48,6 +48,18 @@ impl Trigger {
             Self::Manual => "manual",
         }
     }
+
+    /// The longest time between two due instants; `None` for what no clock starts.
+    #[must_use]
+    pub fn longest_pause(&self) -> Option<Millis> {
+        match self {
+            Self::Every { period, .. } => Some(*period),
+            Self::Cron(cron) => cron.longest_pause(),
+            Self::Window(_) | Self::On { .. } | Self::Queue(_) | Self::Stream | Self::Manual => {
+                None
+            }
+        }
+    }
 }
 
 impl std::fmt::Display for Trigger {

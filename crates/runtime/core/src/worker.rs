@@ -71,6 +71,9 @@ pub struct Definition {
     pub requires: Vec<String>,
     /// Workers with the same lane never run cycles at the same time.
     pub lane: Option<String>,
+    /// It gives way: its ticks start only while no window and no cycle of a lane is running or
+    /// ready on the node, and at the latest after its [patience](Self::patience).
+    pub opportunistic: bool,
     /// Why it cannot run on this node, if it cannot.
     pub unavailable: Option<String>,
 }
@@ -96,6 +99,9 @@ pub enum Ledger {
     Quiet,
 }
 
+/// Periods for which an opportunistic worker gives way at most.
+const PATIENCE: i64 = 10;
+
 impl Definition {
     /// A worker with the default policy.
     pub fn new(name: impl Into<WorkerName>, trigger: Trigger) -> Self {
@@ -112,6 +118,7 @@ impl Definition {
             ledger: Ledger::default(),
             requires: Vec::new(),
             lane: None,
+            opportunistic: false,
             unavailable: None,
         }
     }
@@ -164,6 +171,23 @@ impl Definition {
     pub fn lane(mut self, lane: impl Into<String>) -> Self {
         self.lane = Some(lane.into());
         self
+    }
+    /// Lets it give way to windows and lanes.
+    #[must_use]
+    pub const fn opportunistic(mut self) -> Self {
+        self.opportunistic = true;
+        self
+    }
+
+    /// How long an opportunistic worker gives way at most before it runs all the same: what it says
+    /// of its staleness, or else ten of its periods (of cron: ten of the longest pauses). `None` for
+    /// one that gives no way.
+    #[must_use]
+    pub fn patience(&self) -> Option<Millis> {
+        if !self.opportunistic {
+            return None;
+        }
+        self.stale_after.or_else(|| Some(self.trigger.longest_pause()? * PATIENCE))
     }
 }
 

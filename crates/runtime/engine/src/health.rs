@@ -58,6 +58,7 @@ impl HealthScan {
                 "Reads every worker's heartbeat and says which one is late, stale, failing or \
                  down; emits worker.unhealthy once for each spell.",
             )
+            .opportunistic()
             .timeouts(Millis::from_secs(10), Millis::from_secs(30))
     }
 

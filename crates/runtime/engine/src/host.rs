@@ -36,6 +36,8 @@ pub struct Signals {
     /// Until when the lease may be trusted, as it was last extended; 0 is not known.
     trusted_until: AtomicI64,
     ending: AtomicBool,
+    /// The end of a window that was found to have gates; 0 is none.
+    gated_end: AtomicI64,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +126,16 @@ impl Signals {
     /// Until when the lease may be trusted.
     pub(crate) fn trusted_until(&self) -> Option<Time> {
         Some(Time(self.trusted_until.load(Ordering::Acquire))).filter(|at| at.0 > 0)
+    }
+
+    /// Notes the end of the window that is next and has gates.
+    pub(crate) fn gated(&self, end: Time) {
+        self.gated_end.store(end.0, Ordering::Release);
+    }
+
+    /// The end of the window that is next, if it was found to have gates.
+    pub(crate) fn gated_end(&self) -> Option<Time> {
+        Some(Time(self.gated_end.load(Ordering::Acquire))).filter(|at| at.0 > 0)
     }
 
     /// Says that the cycle is about to publish its end, which gives its lease back.

@@ -447,6 +447,13 @@ pub fn registration(def: &Definition) -> Registration {
 
 fn check(def: &Definition) -> Result<(), StartError> {
     let refuse = |reason: String| StartError::Definition { worker: def.name.clone(), reason };
+    if def.opportunistic && def.trigger.longest_pause().is_none() {
+        return Err(refuse(format!(
+            "it cannot give way: it runs by `{}`, and only what runs by time knows for how long it \
+             may wait",
+            def.trigger.kind()
+        )));
+    }
     match &def.trigger {
         Trigger::Every { period, offset } => {
             if period.0 <= 0 {

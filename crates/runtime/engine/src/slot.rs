@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use watchbell_core::gate::Gate;
+use watchbell_core::lane::Turn;
 use watchbell_core::lifecycle::{Desired, State};
 use watchbell_core::port::{Beat, WorkerRecord};
 use watchbell_core::restart::History;
@@ -76,6 +77,14 @@ pub(crate) struct Slot {
     pub(crate) consumer: Option<Arc<Control>>,
     /// When the desired state was set, as far as this node knows.
     pub(crate) desired_at: Option<Time>,
+    /// Of a worker that shares one: its lane.
+    pub(crate) lane: Option<usize>,
+    /// How deep its series lies, for one that computes windows.
+    pub(crate) depth: u32,
+    /// The end of the next window of its series, as far as it is known.
+    pub(crate) next_end: Option<Time>,
+    /// Of an opportunistic worker: since when it has given way to others.
+    pub(crate) gives_way_since: Option<Time>,
 }
 
 impl Slot {
@@ -113,6 +122,10 @@ impl Slot {
             beat: None,
             consumer: None,
             desired_at: record.desired_at,
+            lane: None,
+            depth: 0,
+            next_end: None,
+            gives_way_since: None,
         }
     }
 
@@ -222,6 +235,8 @@ impl Slot {
         self.backlog.clear();
         self.passed.clear();
         self.poked = false;
+        self.next_end = None;
+        self.gives_way_since = None;
     }
 
     fn adopt(&mut self, fire: Vec<Time>, passed: Vec<Passed>) {
@@ -233,19 +248,21 @@ impl Slot {
             self.pass(passed);
         }
         self.backlog.extend(fire);
-        if !matches!(self.unit.def.missed, Missed::All { .. }) {
-            self.collapse();
+        if self.gives_way_since.is_some() {
+            self.collapse(Fate::GaveWay);
+        } else if !matches!(self.unit.def.missed, Missed::All { .. }) {
+            self.collapse(Fate::Merged);
         }
     }
 
     /// Overlap: of the ticks that wait, the newest stays.
-    fn collapse(&mut self) {
+    fn collapse(&mut self, fate: Fate) {
         if self.backlog.len() > 1 {
             let mut waiting = self.backlog.drain(..).collect();
-            if let Some(merged) = schedule::collapse(&mut waiting)
+            if let Some(older) = schedule::collapse(&mut waiting)
                 && self.unit.def.ledger == Ledger::Full
             {
-                self.pass(vec![merged]);
+                self.pass(vec![Passed { fate, ..older }]);
             }
             self.backlog.extend(waiting);
         }
@@ -264,13 +281,24 @@ impl Slot {
         }
     }
 
-    /// What would run next, if anything.
+    /// Whether there is something to run next.
     pub(crate) fn wants(&self) -> bool {
         !self.backlog.is_empty() || self.poked
     }
 
+    /// What it would do next in its lane.
+    pub(crate) fn turn(&self) -> Turn {
+        match Turn::of(&self.unit.def.trigger) {
+            Turn::Window { length, .. } => {
+                Turn::Window { end: self.next_end, depth: self.depth, length }
+            }
+            other => other,
+        }
+    }
+
     /// Takes the next intent.
     pub(crate) fn next_intent(&mut self) -> Option<Intent> {
+        self.gives_way_since = None;
         if let Some(due) = self.backlog.pop_front() {
             return Some(Intent::Tick { due, passed: std::mem::take(&mut self.passed) });
         }

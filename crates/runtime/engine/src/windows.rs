@@ -18,8 +18,9 @@ use crate::cycle::Unit;
 pub(crate) enum Choice {
     /// Claim this window.
     Run(Target),
-    /// The next window has gates; look again at `next`, or when an input changes.
-    Blocked { gates: Vec<Gate>, next: Option<Time> },
+    /// The next window, which ends then if it is known, has gates; look again at `next`, or when an
+    /// input changes.
+    Blocked { end: Option<Time>, gates: Vec<Gate>, next: Option<Time> },
     /// Every window that is over is done; the next one is over at `next`.
     Idle { next: Option<Time> },
 }
@@ -36,7 +37,7 @@ pub(crate) async fn choose(
     let mut live = match upcoming(store, unit, spec).await? {
         None => {
             let gate = Gate::NoOrigin { series: spec.series.clone() };
-            Choice::Blocked { gates: vec![gate], next: None }
+            Choice::Blocked { end: None, gates: vec![gate], next: None }
         }
         Some(next) => judge(store, unit, spec, next, now).await?,
     };
@@ -74,10 +75,10 @@ pub(crate) async fn choose(
             run @ Choice::Run(_) => return Ok(run),
             // A window of the past that waits for its input does not hold up the live ones, but
             // the series must look again when that input comes.
-            Choice::Blocked { gates, next } => {
+            Choice::Blocked { end, gates, next } => {
                 if let Choice::Idle { next: over } = live {
                     let next = [next, over].into_iter().flatten().min();
-                    live = Choice::Blocked { gates, next };
+                    live = Choice::Blocked { end, gates, next };
                 }
             }
             Choice::Idle { .. } => {}
@@ -122,7 +123,7 @@ pub(crate) async fn exactly(
     };
     if earlier < start {
         let gate = Gate::EarlierWindow { series: spec.series.clone(), start: earlier, state };
-        return Ok(Choice::Blocked { gates: vec![gate], next: None });
+        return Ok(Choice::Blocked { end: None, gates: vec![gate], next: None });
     }
     judge(store, unit, spec, Next::New(start), now).await
 }
@@ -168,7 +169,8 @@ async fn judge(
             if let Some(at) = w.next_attempt_at.filter(|at| *at > now) {
                 let gate =
                     Gate::Backoff { until: at, attempts: w.attempts, error: w.reason.clone() };
-                return Ok(Choice::Blocked { gates: vec![gate], next: Some(at) });
+                let (end, next) = (Some(w.end), Some(at));
+                return Ok(Choice::Blocked { end, gates: vec![gate], next });
             }
             // A correction has no scope before its first claim.
             let fixed = !w.scope.is_empty();
@@ -240,7 +242,7 @@ async fn weigh(
                 Gate::Settling { until } => Some(*until),
                 _ => None,
             });
-            Choice::Blocked { gates, next }
+            Choice::Blocked { end: Some(end), gates, next }
         }
     })
 }

@@ -241,15 +241,15 @@ fn passed(attempt: &mut Attempt, r: &ClaimRequest) {
 fn ledger(worker: &WorkerName, passed: &[Passed], now: Time) -> Statement {
     let rows = passed.iter().flat_map(|p| {
         let count = i64::try_from(p.count).unwrap_or(i64::MAX);
-        values![worker, p.first, p.last, count, p.fate.as_str(), now]
+        values![worker, p.first, p.last, count, p.fate.as_str(), p.fate.reason(), now]
     });
     Statement::bulk(
-        "insert into ops.occurrences (worker, due, through, count, fate, recorded_at)
-         select $1, $2, $3, $4, $5, $6
+        "insert into ops.occurrences (worker, due, through, count, fate, reason, recorded_at)
+         select $1, $2, $3, $4, $5, $6, $7
          where not exists (select 1 from (select through from ops.occurrences
             where worker = $1 and due <= $3 order by due desc limit 1) newest
             where newest.through >= $2)",
-        6,
+        7,
         rows.collect(),
     )
     .expect(Expect::Exactly(passed.len() as u64))

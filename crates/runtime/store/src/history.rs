@@ -48,7 +48,8 @@ pub(crate) async fn occurrences(
     worker: &WorkerName,
     limit: u32,
 ) -> Result<Vec<OccurrenceRecord>> {
-    let sql = "select worker, due, through, count, fate, cycle, recorded_at from ops.occurrences
+    let sql = "select worker, due, through, count, fate, cycle, recorded_at, reason
+        from ops.occurrences
         where worker = $1 order by due desc limit $2";
     let rows = db.query(sql, values![worker, limit]).await.map_err(failed)?;
     all("ops.occurrences", &rows, |r| {
@@ -60,6 +61,7 @@ pub(crate) async fn occurrences(
             fate: r.string(4)?,
             cycle: r.row.opt_i64(5)?.map(CycleId),
             recorded_at: r.row.time(6)?,
+            reason: r.opt_string(7)?,
         })
     })
 }

@@ -53,6 +53,11 @@ pub const LINE: Line = Line {
         },
         Migration { number: 2, name: "queue", sql: include_str!("../migrations/0002_queue.sql") },
         Migration { number: 3, name: "nodes", sql: include_str!("../migrations/0003_nodes.sql") },
+        Migration {
+            number: 4,
+            name: "reasons",
+            sql: include_str!("../migrations/0004_reasons.sql"),
+        },
     ],
 };
 

@@ -63,12 +63,20 @@ pub fn occurrences(rows: &[OccurrenceRecord], now: Time, style: Style) -> String
             short(o.due).into(),
             if one { Cell::none() } else { short(o.through).into() },
             Cell::number(o.count, Tone::Plain),
-            Cell::new(o.fate.as_str(), if o.fate == "fired" { Tone::Good } else { Tone::Warn }),
+            Cell::new(fate(o), if o.fate == "fired" { Tone::Good } else { Tone::Warn }),
             Cell::or_none(o.cycle.map(|c| c.to_string())),
             relative(o.recorded_at, now).into(),
         ]);
     }
     table.print(style)
+}
+
+/// `fired`, or `skipped: gave way`.
+fn fate(o: &OccurrenceRecord) -> String {
+    match &o.reason {
+        Some(reason) => format!("{}: {reason}", o.fate),
+        None => o.fate.clone(),
+    }
 }
 
 /// Changes of state, as given.

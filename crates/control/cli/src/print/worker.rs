@@ -210,6 +210,10 @@ fn policy(d: &DefinitionText, style: Style) -> String {
                 ),
             ),
             ("lane", d.lane.clone()),
+            (
+                "gives way",
+                d.gives_way.map(|p| format!("to windows and lanes, for at most {}", span(p))),
+            ),
             ("unavailable", d.unavailable.clone()),
         ],
     )

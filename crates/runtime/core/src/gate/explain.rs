@@ -167,6 +167,8 @@ pub struct WorkerFacts<'a> {
     pub lease: Option<(SessionId, Time)>,
     /// The other worker that runs a cycle in its lane.
     pub lane_holder: Option<WorkerName>,
+    /// What else the node holds it back for: others that go first, or a slow store.
+    pub held_back: Option<Gate>,
     /// Gates of what it would do next: from [`trigger_gates`] or [`window_gates`].
     pub next: Vec<Gate>,
 }
@@ -214,6 +216,7 @@ pub fn worker_gates(facts: &WorkerFacts<'_>, now: Time) -> Vec<Gate> {
     if let Some((lane, worker)) = facts.definition.lane.as_ref().zip(facts.lane_holder.as_ref()) {
         gates.push(Gate::Lane { lane: lane.clone(), worker: worker.clone() });
     }
+    gates.extend(facts.held_back.clone());
     gates.extend(facts.next.iter().cloned());
     gates
 }
@@ -326,6 +329,8 @@ pub struct JobFacts {
     pub running: Option<(CycleId, Time)>,
     /// The state of the worker that takes its kind; `None` when no worker does.
     pub worker: Option<(WorkerName, lifecycle::State)>,
+    /// Who took its kind last, and when that worker was registered.
+    pub last_worker: Option<(WorkerName, Time)>,
 }
 
 /// Why a job does not run at `now`; empty when it may, or has succeeded.
@@ -349,8 +354,9 @@ pub fn job_gates(facts: &JobFacts, now: Time) -> Vec<Gate> {
                 gates.push(Gate::NotDue { until });
             }
             match &facts.worker {
-                None => gates.push(Gate::Unavailable {
-                    reason: format!("no worker takes {} jobs", facts.kind),
+                None => gates.push(Gate::NoConsumer {
+                    job_kind: facts.kind.clone(),
+                    last: facts.last_worker.clone(),
                 }),
                 Some((_, lifecycle::State::Running)) => {}
                 Some((worker, state)) => {
@@ -389,6 +395,7 @@ mod tests {
             running: None,
             lease: None,
             lane_holder: None,
+            held_back: None,
             next: Vec::new(),
         }
     }
@@ -554,6 +561,7 @@ mod tests {
             run_at: Time(20),
             running: None,
             worker: Some(("mailer".into(), lifecycle::State::Running)),
+            last_worker: None,
         };
         let first = |j: &JobFacts, now| {
             let e = Explanation::of_job(j, None, Time(now));
@@ -564,7 +572,7 @@ mod tests {
         job.worker = Some(("mailer".into(), lifecycle::State::Paused));
         assert_eq!(first(&job, 20), (Verdict::Waiting, Some("dependency")));
         job.worker = None;
-        assert_eq!(first(&job, 20), (Verdict::Waiting, Some("unavailable")));
+        assert_eq!(first(&job, 20), (Verdict::Waiting, Some("no_consumer")));
         job.attempts = 1;
         assert_eq!(first(&job, 10), (Verdict::Waiting, Some("backoff")));
         job.state = job::State::Failed;

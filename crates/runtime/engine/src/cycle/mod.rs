@@ -278,7 +278,7 @@ impl Runner {
         if let Trigger::Queue(spec) = &unit.def.trigger {
             return Box::pin(queue::run_one(self, unit, spec, signals)).await;
         }
-        let (target, passed) = match self.aim(unit, intent).await {
+        let (target, passed) = match self.aim(unit, intent, &signals).await {
             Ok(Aim::Run { target, passed }) => (target, passed),
             Ok(Aim::Not(report)) => return report,
             Err(Fault::Store(e)) => return Report::Broken(e),
@@ -326,19 +326,19 @@ impl Runner {
     }
 
     /// The store side of the gates, and what exactly to claim.
-    async fn aim(&self, unit: &Unit, intent: Intent) -> Result<Aim, Fault> {
+    async fn aim(&self, unit: &Unit, intent: Intent, signals: &Signals) -> Result<Aim, Fault> {
         let next = |target| Aim::Run { target, passed: Vec::new() };
         Ok(match (intent, &unit.def.trigger) {
             (Intent::Tick { due, passed }, _) => Aim::Run { target: Target::Tick { due }, passed },
             (Intent::Window { start }, Trigger::Window(spec)) => {
                 let now = self.clock.now();
                 let choice = windows::exactly(&*self.store, unit, spec, start, now);
-                window_aim(Box::pin(choice).await?)
+                window_aim(Box::pin(choice).await?, signals)
             }
             (Intent::Next | Intent::Manual, Trigger::Window(spec)) => {
                 let now = self.clock.now();
                 let choice = windows::choose(&*self.store, unit, spec, now, true);
-                window_aim(Box::pin(choice).await?)
+                window_aim(Box::pin(choice).await?, signals)
             }
             (Intent::Next | Intent::Manual, Trigger::On { .. }) => next(Target::Event),
             (Intent::Next, Trigger::Stream) => next(Target::Stream),
@@ -546,10 +546,15 @@ enum Aim {
     Not(Report),
 }
 
-fn window_aim(choice: Choice) -> Aim {
+fn window_aim(choice: Choice, signals: &Signals) -> Aim {
     match choice {
         Choice::Run(target) => Aim::Run { target, passed: Vec::new() },
-        Choice::Blocked { gates, next } => Aim::Not(Report::Blocked { gates, next }),
+        Choice::Blocked { end, gates, next } => {
+            if let Some(end) = end {
+                signals.gated(end);
+            }
+            Aim::Not(Report::Blocked { gates, next })
+        }
         Choice::Idle { next } => Aim::Not(Report::Idle { next }),
     }
 }

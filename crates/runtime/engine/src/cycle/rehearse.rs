@@ -53,7 +53,7 @@ impl Runner {
                         (Cause::Window { series, start, end, version }, CycleInput::Scope(scope))
                     }
                     Choice::Run(_) => (Cause::Manual, CycleInput::None),
-                    Choice::Blocked { gates, next } => {
+                    Choice::Blocked { gates, next, .. } => {
                         return Ok(Err(Report::Blocked { gates, next }));
                     }
                     Choice::Idle { next } => return Ok(Err(Report::Idle { next })),

@@ -8,7 +8,7 @@ use watchbell_core::gate::Gate;
 use watchbell_core::lifecycle::{Desired, State};
 use watchbell_core::port::{Outcome, StoreError};
 use watchbell_core::restart::Breaker;
-use watchbell_core::{CycleId, Effects, Millis, Time, Trigger, WorkerName, chain, retry};
+use watchbell_core::{Cause, CycleId, Effects, Millis, Time, Trigger, WorkerName, chain, retry};
 
 use super::{Message, Supervisor, Timer};
 use crate::cycle::{Intent, Ran, Report, catch_panic};
@@ -78,16 +78,11 @@ impl Supervisor {
                 }
             }
         }
-        if let Some(lane) = &def.lane
-            && let Some(&holder) = self.lanes.get(lane)
-            && holder != i
-        {
-            return Some(Gate::Lane {
-                lane: lane.clone(),
-                worker: self.slots[holder].unit.def.name.clone(),
-            });
-        }
-        None
+        let holder = slot.lane.and_then(|lane| self.turns.holder(lane)).filter(|h| *h != i);
+        Some(Gate::Lane {
+            lane: def.lane.clone()?,
+            worker: self.slots[holder?].unit.def.name.clone(),
+        })
     }
 
     /// Records the first gate of a worker when it differs in kind or detail from the known one. A
@@ -112,7 +107,7 @@ impl Supervisor {
         }
     }
 
-    fn set_gate(&mut self, i: usize, gate: Option<Gate>, now: Time) {
+    pub(super) fn set_gate(&mut self, i: usize, gate: Option<Gate>, now: Time) {
         // A lane passes within moments; recording it would write at each window.
         if matches!(gate, Some(Gate::Lane { .. })) || self.slots[i].gate == gate {
             return;
@@ -122,7 +117,8 @@ impl Supervisor {
         self.recorder.put(Record::Blocked { worker, gate, at: now });
     }
 
-    /// Starts what a worker wants and may have.
+    /// Starts what a worker wants and may have. One that shares a lane gets its turn when everything
+    /// of this moment is known.
     pub(super) fn start(&mut self, i: usize, now: Time) {
         if self.slots[i].held_until.is_some_and(|at| at > now) {
             return;
@@ -136,6 +132,9 @@ impl Supervisor {
             }
             if !self.slots[i].is_free() {
                 self.slots[i].wake();
+                break;
+            }
+            if self.turns.ask(i, &self.slots[i]) {
                 break;
             }
             let Some(intent) = self.slots[i].next_intent() else { return };
@@ -152,7 +151,7 @@ impl Supervisor {
         }
     }
 
-    fn launch(
+    pub(super) fn launch(
         &mut self,
         i: usize,
         intent: Intent,
@@ -162,9 +161,7 @@ impl Supervisor {
         let slot = &mut self.slots[i];
         let run = self.next_run;
         self.next_run += 1;
-        if let Some(lane) = &slot.unit.def.lane {
-            self.lanes.insert(lane.clone(), i);
-        }
+        self.turns.enter(i, slot);
         let signals = Arc::new(Signals::default());
         let (runner, unit, outbox) =
             (Arc::clone(&self.runner), Arc::clone(&slot.unit), self.outbox.clone());
@@ -235,14 +232,12 @@ impl Supervisor {
         };
         let running = self.slots[i].running.swap_remove(at);
         self.slots[i].idle_until = None;
-        if self.slots[i].running.is_empty() {
-            self.leave_lane_quietly(i);
-        }
         if self.slots[i].is_queue() && running.reply.is_none() {
             // A consumer that drained and was then wanted again may not have heard of it.
             let slot = &mut self.slots[i];
             slot.poked |= slot.unit.def.lane.is_none() && slot.state == State::Running;
         }
+        let next_end = next_end(&self.slots[i].unit.def.trigger, &running.signals, &report);
         let timed = matches!(running.intent, Intent::Tick { .. });
         let written = ledger.filter(|through| running.intent.first_due() <= Some(*through));
         let mut crashed = None;
@@ -347,16 +342,17 @@ impl Supervisor {
             if self.slots[i].running.is_empty() {
                 self.stopped(i);
             }
-        } else if self.slots[i].unit.def.lane.is_none() {
+        } else {
             self.start(i, now);
         }
         if self.slots[i].running.is_empty() {
-            self.leave_lane(i, now);
+            self.turns.leave(i, &self.slots[i]);
             if self.slots[i].state == State::Paused {
                 self.leave_standing(i, now);
             }
         }
         self.changed(&effects);
+        self.slots[i].next_end = next_end.or(self.slots[i].next_end);
     }
 
     /// A cycle got past the gates that the store knows; what the node knows holds.
@@ -419,30 +415,6 @@ impl Supervisor {
                         "{name} {kind} {outcome} ({n} in a row): {why}"
                     );
                 }
-            }
-        }
-    }
-
-    pub(super) fn leave_lane_quietly(&mut self, i: usize) {
-        if let Some(lane) = &self.slots[i].unit.def.lane
-            && self.lanes.get(lane) == Some(&i)
-        {
-            self.lanes.remove(lane);
-        }
-    }
-
-    /// Gives the lane to the first worker, in start order, that wants it.
-    pub(super) fn leave_lane(&mut self, i: usize, now: Time) {
-        self.leave_lane_quietly(i);
-        let Some(lane) = self.slots[i].unit.def.lane.clone() else { return };
-        for other in self.order.clone() {
-            if self.lanes.contains_key(&lane) {
-                return;
-            }
-            if self.slots[other].unit.def.lane.as_ref() == Some(&lane)
-                && self.slots[other].state == State::Running
-            {
-                self.start(other, now);
             }
         }
     }
@@ -518,6 +490,11 @@ impl Supervisor {
                 self.start(i, now);
             }
             let unit = Arc::clone(&self.slots[i].unit);
+            if let Trigger::Window(spec) = &unit.def.trigger
+                && (effects.series.contains(&spec.series) || effects.everything)
+            {
+                self.slots[i].next_end = None; // an older one may have come
+            }
             let changed = cleared.iter().any(|name| unit.def.requires.contains(name));
             if changed {
                 self.note_gate(i, now);
@@ -551,5 +528,22 @@ impl Supervisor {
             }
             _ => false,
         }
+    }
+}
+
+/// The end of the window that a series computes after this report, where the report tells.
+fn next_end(trigger: &Trigger, signals: &Signals, report: &Report) -> Option<Time> {
+    let Trigger::Window(spec) = trigger else { return None };
+    match report {
+        Report::Ran(ran) => match &ran.cause {
+            Cause::Window { end, .. } if ran.effects.series.contains(&spec.series) => {
+                Some(*end + spec.length)
+            }
+            Cause::Window { end, .. } => Some(*end),
+            _ => None,
+        },
+        Report::Idle { next } => Some((*next)? - spec.settle),
+        Report::Blocked { .. } => signals.gated_end(),
+        Report::Held { .. } | Report::Taken | Report::Broken(_) => None,
     }
 }

@@ -254,7 +254,7 @@ impl Supervisor {
         for r in running {
             self.abort(i, r, Outcome::Cancelled, "aborted: it did not stop when asked", now);
         }
-        self.leave_lane(i, now);
+        self.turns.leave(i, &self.slots[i]);
         if self.slots[i].state == State::ShuttingDown {
             self.stopped(i);
         }

@@ -48,7 +48,6 @@ impl Supervisor {
             self.abort(i, running, Outcome::TimedOut, &why, now);
         }
         if crashed {
-            self.leave_lane_quietly(i);
             if self.slots[i].state == State::ShuttingDown {
                 if self.slots[i].running.is_empty() {
                     self.stopped(i);
@@ -56,7 +55,7 @@ impl Supervisor {
             } else if self.slots[i].state.is_alive() {
                 self.crash(i, &format!("ran longer than its hard timeout of {hard}"), now);
             }
-            self.leave_lane(i, now);
+            self.turns.leave(i, &self.slots[i]);
         }
     }
 

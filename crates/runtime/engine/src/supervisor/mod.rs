@@ -3,13 +3,14 @@
 //! go to the [recorder](crate::recorder), and every choice is a call of a pure function of `core`.
 //!
 //! Here are its loop, its timers and its messages. What they set off is told in [`lifecycle`] (what
-//! is wanted of a worker, and what it is), [`cycles`] (from what is due to what came of it) and
-//! [`limits`] (what ends a cycle from outside).
+//! is wanted of a worker, and what it is), [`cycles`] (from what is due to what came of it),
+//! [`turns`] (who goes first) and [`limits`] (what ends a cycle from outside).
 
 mod cycles;
 mod lifecycle;
 mod limits;
 mod listening;
+mod turns;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -28,6 +29,7 @@ use crate::node::{Action, Options, RunningView, WorkerView};
 use crate::queue::Control;
 use crate::recorder::{Record, Recorder};
 use crate::slot::Slot;
+use turns::Turns;
 
 /// Ticks that start before the supervisor gives up its thread for a moment. Of ten thousand that come
 /// due together, the first are done before the last begin, and use the same memory and caches.
@@ -105,7 +107,7 @@ pub(crate) struct Supervisor {
     timers: BinaryHeap<Reverse<(Time, Timer)>>,
     /// Tasks that were aborted, and when each must be gone.
     zombies: Vec<(Time, WorkerName, AbortHandle)>,
-    lanes: BTreeMap<String, usize>,
+    turns: Turns,
     storm: Storm,
     next_run: u64,
     renew_armed: bool,
@@ -140,6 +142,7 @@ impl Supervisor {
         for slot in slots.iter_mut().filter(|s| s.is_queue()) {
             slot.consumer = Some(Arc::new(Control::of(outbox.clone())));
         }
+        let turns = Turns::of(&mut slots, &order);
         let mut dependents = vec![Vec::new(); slots.len()];
         for &i in &order {
             for &(need, _) in &slots[i].needs {
@@ -163,7 +166,7 @@ impl Supervisor {
             conditions,
             timers: BinaryHeap::new(),
             zombies: Vec::new(),
-            lanes: BTreeMap::new(),
+            turns,
             storm: Storm::default(),
             next_run: 0,
             renew_armed: false,
@@ -191,6 +194,7 @@ impl Supervisor {
         let mut batch = Vec::new();
         let gone = |s: &Slot| !s.state.is_alive() && s.running.is_empty();
         while !(self.leaving && self.slots.iter().all(gone)) {
+            self.give_turns();
             let next = self.timers.peek().map_or(Time::FAR_FUTURE, |Reverse((at, _))| *at);
             let clock = self.clock.clone();
             tokio::select! {
@@ -212,6 +216,7 @@ impl Supervisor {
                 if !self.fire_timers() {
                     break;
                 }
+                self.give_turns();
                 // Its thread belongs to the cycles too: some that it has just started go first.
                 tokio::task::yield_now().await;
             }
@@ -350,7 +355,7 @@ impl Supervisor {
                 active: slot.active,
                 next_due: slot.upcoming.map(|(due, _)| due),
                 wake_at: slot.wake_at.filter(|at| *at > now),
-                gate: self.gate(i).or_else(|| slot.gate.clone()),
+                gate: self.gate(i).or_else(|| self.way(i, now)).or_else(|| slot.gate.clone()),
                 running: running(slot),
             })
             .collect()

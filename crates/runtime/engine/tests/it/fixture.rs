@@ -488,14 +488,17 @@ impl World {
         all.iter().map(|t| t.to.as_str()).collect::<Vec<_>>().join(" ")
     }
 
-    /// The ledger, oldest first: `60 fired`, `120..180 merged 2`.
+    /// The ledger, oldest first: `60 fired`, `120..180 merged 2`, `240 skipped: gave way`.
     pub(crate) async fn ledger(&self, worker: &Scripted) -> Vec<String> {
         let mut all = self.store.occurrences(worker.name(), 10_000).await.expect("ledger");
         all.reverse();
         all.iter()
-            .map(|o| match o.count {
-                1 => format!("{} {}", secs(o.due), o.fate),
-                n => format!("{}..{} {} {n}", secs(o.due), secs(o.through), o.fate),
+            .map(|o| {
+                let why = o.reason.as_ref().map_or_else(String::new, |r| format!(": {r}"));
+                match o.count {
+                    1 => format!("{} {}{why}", secs(o.due), o.fate),
+                    n => format!("{}..{} {} {n}{why}", secs(o.due), secs(o.through), o.fate),
+                }
             })
             .collect()
     }

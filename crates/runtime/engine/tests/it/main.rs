@@ -9,5 +9,6 @@ mod queue;
 mod reactive;
 mod storm;
 mod ticks;
+mod turns;
 mod watched;
 mod windows;

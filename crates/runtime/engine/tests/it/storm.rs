@@ -55,6 +55,8 @@ fn cast(w: &World) -> Cast {
     let all = timed("all", 30, Missed::All { cap: 3 });
     let laned =
         w.define(Definition::new("laned", every(15)).lane("l").timeouts(limits.0, limits.1));
+    let modest =
+        w.define(Definition::new("modest", every(20)).opportunistic().timeouts(limits.0, limits.1));
     let quiet = w.define(Definition::new("quiet", every(5)).ledger(Ledger::Quiet).needs("latest"));
     quiet.always(Act::Nothing);
     let minute = w.define(
@@ -78,8 +80,9 @@ fn cast(w: &World) -> Cast {
             (skip.clone(), 7),
             (all.clone(), 30),
             (laned.clone(), 15),
+            (modest.clone(), 20),
         ],
-        all: vec![latest, skip, all, laned, quiet, minute, two, jobs, on, stream],
+        all: vec![latest, skip, all, laned, modest, quiet, minute, two, jobs, on, stream],
     }
 }
 

@@ -244,7 +244,7 @@ async fn a_manual_run_computes_the_named_window_only_when_it_may() {
 }
 
 #[tokio::test]
-async fn lanes_are_exclusive_and_go_to_the_first_in_start_order() {
+async fn lanes_are_exclusive() {
     let w = World::new().await;
     let a = w.define(Definition::new("a", Trigger::Window(series("a"))).lane("compute"));
     let b = w.define(Definition::new("b", Trigger::Window(series("b"))).lane("compute"));
@@ -258,7 +258,6 @@ async fn lanes_are_exclusive_and_go_to_the_first_in_start_order() {
     assert!(matches!(&gate, Some(Gate::Lane { worker, .. }) if worker == c.name()), "{gate:?}");
     c.release();
     w.settle().await;
-    // Start order is the order of names here: nobody needs anybody.
     let journal = w.journal();
     let running: Vec<_> = journal.split(' ').collect();
     for pair in running[1..].chunks(2) {

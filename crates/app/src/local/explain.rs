@@ -218,9 +218,9 @@ impl LocalControl {
             running,
             lease: lease.filter(|(owner, _)| !self.is_own(owner)),
             lane_holder,
-            held_back: view.and_then(|v| v.gate.clone()).filter(|gate| {
-                matches!(gate, Gate::GivesWay { .. } | Gate::Throttled { .. })
-            }),
+            held_back: view
+                .and_then(|v| v.gate.clone())
+                .filter(|gate| matches!(gate, Gate::GivesWay { .. } | Gate::Throttled { .. })),
             next,
         }))
     }

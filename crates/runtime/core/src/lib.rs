@@ -8,8 +8,8 @@
 //! 3. [`trigger`] and [`schedule`]: what starts a cycle, and when it is due;
 //! 4. [`worker`]: what a workload implements;
 //! 5. [`port`]: what the engine asks of a store;
-//! 6. [`lifecycle`], [`graph`], [`restart`], [`retry`], [`window`], [`job`], [`freshness`]: the
-//!    state machines and policies;
+//! 6. [`lifecycle`], [`graph`], [`restart`], [`retry`], [`window`], [`job`], [`freshness`],
+//!    [`pressure`]: the state machines and policies;
 //! 7. [`lane`]: who goes first where only one may run;
 //! 8. [`gate`]: why something may not run now.
 
@@ -22,6 +22,7 @@ pub mod job;
 pub mod lane;
 pub mod lifecycle;
 pub mod port;
+pub mod pressure;
 pub mod restart;
 pub mod retry;
 pub mod schedule;

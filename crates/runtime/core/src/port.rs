@@ -813,6 +813,10 @@ pub trait Store: Queue {
     fn told(&self) -> BoxFuture<'_, Effects>;
     /// Whether other nodes' words arrive at the moment: where they do not, look by polling.
     fn hears(&self) -> Hearing;
+    /// Whether a call failed because no connection was free, or all were locked out, for too long.
+    fn is_exhausted(&self, _error: &StoreError) -> bool {
+        false
+    }
     /// Newest sessions first.
     fn sessions(&self, limit: u32) -> BoxFuture<'_, Result<Vec<SessionRecord>>>;
 

@@ -7,6 +7,7 @@
 
 mod artifacts;
 mod cycle;
+mod gauge;
 pub mod health;
 mod host;
 mod node;
@@ -19,6 +20,7 @@ mod windows;
 
 pub use artifacts::{ArtifactError, Artifacts, Reconciled};
 pub use cycle::{EVENT_ATTEMPTS, Intent, Ran, Rehearsal, Report, Runner, Unit};
+pub use gauge::StoreView;
 pub use host::{Asked, Signals};
 pub use node::{
     Action, Handle, Node, Options, RunningView, StartError, WorkerView, registration,

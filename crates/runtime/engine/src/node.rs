@@ -20,6 +20,7 @@ use watchbell_core::{
 
 use crate::artifacts::Reconciled;
 use crate::cycle::{Intent, Rehearsal, Report, Runner, Unit};
+use crate::gauge::StoreView;
 use crate::pulse::{NodeView, Pulse};
 use crate::recorder::Recorder;
 use crate::slot::Slot;
@@ -38,6 +39,8 @@ pub struct Options {
     pub abort_grace: Millis,
     /// How often heartbeats of quiet workers are written.
     pub beat_flush: Millis,
+    /// How often the node looks at how the store answers it, while it calls it.
+    pub look_every: Millis,
     /// How failures of a worker are answered.
     pub restart: Policy,
     /// Where artifacts are published.
@@ -62,6 +65,7 @@ impl Options {
             stop_grace: Millis::from_secs(10),
             abort_grace: Millis::from_secs(5),
             beat_flush: Millis::from_secs(5),
+            look_every: Millis::from_secs(10),
             restart: Policy::default(),
             artifacts: data_dir.join("artifacts"),
             exclusive: true,
@@ -248,7 +252,7 @@ impl Node {
         let supervisor = Supervisor::new(
             Arc::clone(&runner),
             options,
-            Recorder::start(store, clock),
+            Recorder::start(Arc::clone(&runner)),
             inbox,
             outbox.clone(),
             effects,
@@ -367,6 +371,12 @@ impl Handle {
     #[must_use]
     pub fn node(&self) -> NodeView {
         self.pulse.view()
+    }
+
+    /// How the store answers this node, and by how much it slows down for it.
+    #[must_use]
+    pub fn store(&self) -> StoreView {
+        self.runner.gauge.view()
     }
 
     /// The definition of a worker, with overrides applied.

@@ -88,7 +88,7 @@ impl Pulse {
 
     /// One sign of life. Returns when the next one is due.
     async fn beat(&self, missed: &mut u32) -> Time {
-        let Runner { store, clock, session, options, .. } = &*self.runner;
+        let Runner { store, clock, session, options, gauge, .. } = &*self.runner;
         let asked = clock.now();
         let known = *self.measured();
         let beat = NodeBeat {
@@ -99,7 +99,7 @@ impl Pulse {
             api: options.api.clone(),
             profile: options.profile_name.clone(),
         };
-        let answer = match store.beat_node(beat, asked).await {
+        let answer = match gauge.time(store.beat_node(beat, asked)).await {
             Ok(answer) => answer,
             Err(error) => {
                 *missed = missed.saturating_add(1);

@@ -7,14 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use watchbell_clock::Clock;
 use watchbell_core::gate::Gate;
 use watchbell_core::lifecycle::Desired;
-use watchbell_core::port::{Beat, Publication, Store, StoreError, Transition};
+use watchbell_core::port::{Beat, Publication, StoreError, Transition};
 use watchbell_core::schedule::Passed;
-use watchbell_core::{Effects, SessionId, Time, Token, WorkerName, chain};
+use watchbell_core::{Effects, NewEvent, SessionId, Time, Token, WorkerName, chain};
 
-use crate::cycle::STORE;
+use crate::cycle::{Runner, STORE};
 
 /// One record to write.
 #[derive(Debug)]
@@ -50,6 +49,8 @@ pub(crate) enum Record {
         token: Token,
         at: Time,
     },
+    /// Something for subscribers to hear.
+    Event(NewEvent, Time),
     /// Something for other nodes to hear once everything before it is written.
     Tell(Effects),
     /// Answers when everything before it is written.
@@ -62,9 +63,9 @@ pub(crate) struct Recorder(mpsc::UnboundedSender<Record>);
 
 impl Recorder {
     /// Starts the writer; it ends when the last sender is dropped.
-    pub(crate) fn start(store: Arc<dyn Store>, clock: Clock) -> Self {
+    pub(crate) fn start(runner: Arc<Runner>) -> Self {
         let (tx, inbox) = mpsc::unbounded_channel();
-        let writer = Writer { store, clock, inbox, pending: Pending::default() };
+        let writer = Writer { runner, inbox, pending: Pending::default() };
         tokio::spawn(writer.run());
         Self(tx)
     }
@@ -95,6 +96,7 @@ struct Pending {
     passed: BTreeMap<WorkerName, (Vec<Passed>, Time)>,
     beats: BTreeMap<WorkerName, Beat>,
     releases: Vec<(WorkerName, SessionId, Token, Time)>,
+    events: Vec<(NewEvent, Time)>,
     tell: Effects,
     flushes: Vec<oneshot::Sender<()>>,
 }
@@ -129,6 +131,7 @@ impl Pending {
             Record::Release { worker, session, token, at } => {
                 self.releases.push((worker, session, token, at));
             }
+            Record::Event(event, at) => self.events.push((event, at)),
             Record::Tell(effects) => self.tell.merge(effects),
             Record::Flush(done) => self.flushes.push(done),
         }
@@ -147,8 +150,7 @@ fn join(known: &mut Vec<Passed>, next: Passed) {
 }
 
 struct Writer {
-    store: Arc<dyn Store>,
-    clock: Clock,
+    runner: Arc<Runner>,
     inbox: mpsc::UnboundedReceiver<Record>,
     pending: Pending,
 }
@@ -169,12 +171,12 @@ impl Writer {
                     tracing::warn!("cannot record {what}, again in {pause}: {}", chain(&error));
                 }
                 // What comes meanwhile joins what waits.
-                let wake = self.clock.now() + pause;
+                let wake = self.runner.clock.now() + pause;
                 let mut open = true;
-                while self.clock.now() < wake {
+                while self.runner.clock.now() < wake {
                     tokio::select! {
                         biased;
-                        () = self.clock.sleep_until(wake) => {}
+                        () = self.runner.clock.sleep_until(wake) => {}
                         n = self.inbox.recv_many(&mut batch, BATCH), if open => {
                             open = n > 0;
                             batch.drain(..).for_each(|record| self.pending.put(record));
@@ -193,21 +195,22 @@ impl Writer {
     /// Writes everything that is pending. What the store does not take keeps its place, and does not
     /// keep the other sorts from being written.
     async fn write(&mut self) -> Result<(), Trouble> {
-        let (store, pending) = (&*self.store, &mut self.pending);
+        let (to, pending) = (&*self.runner, &mut self.pending);
         let all = [
-            burns(store, &mut pending.burns).await,
-            transitions(store, &mut pending.transitions).await,
-            desired(store, &mut pending.desired).await,
-            gates(store, &mut pending.blocked).await,
-            restarts(store, &mut pending.restarts).await,
-            passed(store, &mut pending.passed).await,
-            beats(store, &mut pending.beats).await,
-            releases(store, &mut pending.releases).await,
+            burns(to, &mut pending.burns).await,
+            transitions(to, &mut pending.transitions).await,
+            desired(to, &mut pending.desired).await,
+            gates(to, &mut pending.blocked).await,
+            restarts(to, &mut pending.restarts).await,
+            passed(to, &mut pending.passed).await,
+            beats(to, &mut pending.beats).await,
+            releases(to, &mut pending.releases).await,
+            events(to, &mut pending.events).await,
         ];
         all.into_iter().collect::<Result<(), Trouble>>()?;
         let tell = std::mem::take(&mut pending.tell);
         if !tell.is_empty() {
-            store.tell(&tell);
+            to.store.tell(&tell);
         }
         Ok(())
     }
@@ -216,87 +219,101 @@ impl Writer {
 /// What could not be written, and why.
 type Trouble = (&'static str, StoreError);
 
-async fn burns(store: &dyn Store, all: &mut Vec<Publication>) -> Result<(), Trouble> {
+async fn burns(to: &Runner, all: &mut Vec<Publication>) -> Result<(), Trouble> {
     while let Some(end) = all.first() {
-        heed("an abort", store.burn(end.clone()).await)?;
+        heed("an abort", to.gauge.time(to.store.burn(end.clone())).await)?;
         all.remove(0);
     }
     Ok(())
 }
 
-async fn transitions(store: &dyn Store, all: &mut Vec<Transition>) -> Result<(), Trouble> {
+async fn transitions(to: &Runner, all: &mut Vec<Transition>) -> Result<(), Trouble> {
     if !all.is_empty() {
-        heed("transitions", store.transition(all.clone()).await)?;
+        heed("transitions", to.gauge.time(to.store.transition(all.clone())).await)?;
         all.clear();
     }
     Ok(())
 }
 
 async fn desired(
-    store: &dyn Store,
+    to: &Runner,
     all: &mut BTreeMap<WorkerName, (Desired, String, Time)>,
 ) -> Result<(), Trouble> {
     let mut written = false;
     while let Some((worker, (wanted, by, at))) = all.first_key_value() {
-        heed("a desired state", store.set_desired(worker, *wanted, by, *at).await)?;
+        heed(
+            "a desired state",
+            to.gauge.time(to.store.set_desired(worker, *wanted, by, *at)).await,
+        )?;
         all.pop_first();
         written = true;
     }
     if written {
         // Other nodes can read it now.
-        store.tell(&Effects { desired: true, ..Effects::default() });
+        to.store.tell(&Effects { desired: true, ..Effects::default() });
     }
     Ok(())
 }
 
 async fn gates(
-    store: &dyn Store,
+    to: &Runner,
     all: &mut BTreeMap<WorkerName, (Option<Gate>, Time)>,
 ) -> Result<(), Trouble> {
     while let Some((worker, (gate, at))) = all.first_key_value() {
-        heed("a gate", store.set_blocked(worker, gate.clone(), *at).await)?;
+        heed("a gate", to.gauge.time(to.store.set_blocked(worker, gate.clone(), *at)).await)?;
         all.pop_first();
     }
     Ok(())
 }
 
 async fn restarts(
-    store: &dyn Store,
+    to: &Runner,
     all: &mut BTreeMap<WorkerName, serde_json::Value>,
 ) -> Result<(), Trouble> {
     while let Some((worker, restarts)) = all.first_key_value() {
-        heed("restarts", store.save_restarts(worker, restarts.clone()).await)?;
+        heed("restarts", to.gauge.time(to.store.save_restarts(worker, restarts.clone())).await)?;
         all.pop_first();
     }
     Ok(())
 }
 
 async fn passed(
-    store: &dyn Store,
+    to: &Runner,
     all: &mut BTreeMap<WorkerName, (Vec<Passed>, Time)>,
 ) -> Result<(), Trouble> {
     while let Some((worker, (passed, at))) = all.first_key_value() {
-        heed("passed ticks", store.record_passed(worker, passed, *at).await)?;
+        heed("passed ticks", to.gauge.time(to.store.record_passed(worker, passed, *at)).await)?;
         all.pop_first();
     }
     Ok(())
 }
 
-async fn beats(store: &dyn Store, all: &mut BTreeMap<WorkerName, Beat>) -> Result<(), Trouble> {
+async fn beats(to: &Runner, all: &mut BTreeMap<WorkerName, Beat>) -> Result<(), Trouble> {
     if !all.is_empty() {
-        heed("heartbeats", store.beat(all.values().cloned().collect()).await)?;
+        heed("heartbeats", to.gauge.time(to.store.beat(all.values().cloned().collect())).await)?;
         all.clear();
     }
     Ok(())
 }
 
 async fn releases(
-    store: &dyn Store,
+    to: &Runner,
     all: &mut Vec<(WorkerName, SessionId, Token, Time)>,
 ) -> Result<(), Trouble> {
     while let Some((worker, session, token, at)) = all.first() {
-        heed("a release", store.release(worker, session, *token, *at).await)?;
+        heed("a release", to.gauge.time(to.store.release(worker, session, *token, *at)).await)?;
         all.remove(0);
+    }
+    Ok(())
+}
+
+/// Each has a dedupe key, so that one whose answer got lost is not told twice.
+async fn events(to: &Runner, all: &mut Vec<(NewEvent, Time)>) -> Result<(), Trouble> {
+    while let Some((event, at)) = all.first() {
+        heed("an event", to.gauge.time(to.store.emit(vec![event.clone()], *at)).await.map(drop))?;
+        let kind = event.kind.clone();
+        all.remove(0);
+        to.tell(Effects { events: [kind].into(), ..Effects::default() });
     }
     Ok(())
 }

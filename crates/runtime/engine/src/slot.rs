@@ -9,6 +9,7 @@ use watchbell_core::gate::Gate;
 use watchbell_core::lane::Turn;
 use watchbell_core::lifecycle::{Desired, State};
 use watchbell_core::port::{Beat, WorkerRecord};
+use watchbell_core::pressure::keeps;
 use watchbell_core::restart::History;
 use watchbell_core::schedule::{self, Fate, Passed};
 use watchbell_core::{Ledger, Millis, Missed, Time, Trigger};
@@ -83,8 +84,11 @@ pub(crate) struct Slot {
     pub(crate) depth: u32,
     /// The end of the next window of its series, as far as it is known.
     pub(crate) next_end: Option<Time>,
-    /// Of an opportunistic worker: since when it has given way to others.
-    pub(crate) gives_way_since: Option<Time>,
+    /// Of an opportunistic worker that waits: since when, and what becomes of the ticks that it has
+    /// no time for.
+    pub(crate) gives_way: Option<(Time, Fate)>,
+    /// Of so many due instants of an interval one runs: more than one while the store is slow.
+    pub(crate) stretch: u32,
 }
 
 impl Slot {
@@ -125,7 +129,8 @@ impl Slot {
             lane: None,
             depth: 0,
             next_end: None,
-            gives_way_since: None,
+            gives_way: None,
+            stretch: 1,
         }
     }
 
@@ -236,7 +241,7 @@ impl Slot {
         self.passed.clear();
         self.poked = false;
         self.next_end = None;
-        self.gives_way_since = None;
+        self.gives_way = None;
     }
 
     fn adopt(&mut self, fire: Vec<Time>, passed: Vec<Passed>) {
@@ -247,9 +252,13 @@ impl Slot {
         if self.unit.def.ledger == Ledger::Full {
             self.pass(passed);
         }
-        self.backlog.extend(fire);
-        if self.gives_way_since.is_some() {
-            self.collapse(Fate::GaveWay);
+        let (kept, throttled): (Vec<Time>, Vec<Time>) =
+            fire.into_iter().partition(|due| keeps(&self.unit.def.trigger, *due, self.stretch));
+        let throttled = throttled.into_iter();
+        self.pass(throttled.map(|t| Passed { first: t, last: t, count: 1, fate: Fate::Throttled }));
+        self.backlog.extend(kept);
+        if let Some((_, fate)) = self.gives_way {
+            self.collapse(fate);
         } else if !matches!(self.unit.def.missed, Missed::All { .. }) {
             self.collapse(Fate::Merged);
         }
@@ -268,11 +277,15 @@ impl Slot {
         }
     }
 
-    /// Remembers passed instants, joining ranges of one fate.
-    fn pass(&mut self, passed: Vec<Passed>) {
+    /// Remembers passed instants, joining ranges of one fate that follow each other.
+    fn pass(&mut self, passed: impl IntoIterator<Item = Passed>) {
+        let trigger = &self.unit.def.trigger;
         for p in passed {
             match self.passed.last_mut() {
-                Some(last) if last.fate == p.fate && last.last < p.first => {
+                Some(last)
+                    if last.fate == p.fate
+                        && schedule::next_due(trigger, last.last) == Some(p.first) =>
+                {
                     last.last = p.last;
                     last.count += p.count;
                 }
@@ -298,16 +311,22 @@ impl Slot {
 
     /// Takes the next intent.
     pub(crate) fn next_intent(&mut self) -> Option<Intent> {
-        self.gives_way_since = None;
+        self.gives_way = None;
         if let Some(due) = self.backlog.pop_front() {
             return Some(Intent::Tick { due, passed: std::mem::take(&mut self.passed) });
         }
         std::mem::take(&mut self.poked).then_some(Intent::Next)
     }
 
-    /// Passed instants that no claim will carry: with the policy `skip`, say.
+    /// Passed instants that no claim will carry: with the policy `skip`, say. Those that spare a slow
+    /// store wait for the next claim all the same.
     pub(crate) fn passed_alone(&mut self) -> Vec<Passed> {
-        if self.backlog.is_empty() { std::mem::take(&mut self.passed) } else { Vec::new() }
+        let spares = self.passed.iter().all(|p| p.fate == Fate::Throttled);
+        if self.backlog.is_empty() && !spares {
+            std::mem::take(&mut self.passed)
+        } else {
+            Vec::new()
+        }
     }
 
     /// Puts a tick back that could not be claimed.

@@ -28,7 +28,7 @@ use watchbell_core::lifecycle::Desired;
 use watchbell_core::port::{
     ArtifactRecord, BackfillRecord, Beat, Claim, ClaimRequest, CycleRecord, DeadLetter, EventQuery,
     Frontier, Hearing, NodeAnswer, NodeBeat, NodeRecord, OccurrenceRecord, Pruned, Publication,
-    Recovered, Registration, Result, Retention, SeriesSummary, SessionRecord, Store,
+    Recovered, Registration, Result, Retention, SeriesSummary, SessionRecord, Store, StoreError,
     SubscriberRecord, Transition, WindowQuery, WindowRecord, WorkerRecord,
 };
 use watchbell_core::schedule::Passed;
@@ -36,7 +36,7 @@ use watchbell_core::{
     BoxFuture, Cover, Effects, EventRecord, Millis, NewEvent, SeriesName, SessionId, Time, Token,
     WorkerName,
 };
-use watchbell_db::{Database, Line, Migration};
+use watchbell_db::{Database, DbError, Line, Migration};
 
 use crate::node::Remembered;
 use crate::queue::{Known, Together};
@@ -196,6 +196,13 @@ impl Store for SqlStore {
     }
     fn hears(&self) -> Hearing {
         self.words.hears()
+    }
+    fn is_exhausted(&self, error: &StoreError) -> bool {
+        let StoreError::Database(cause) = error else { return false };
+        matches!(
+            cause.downcast_ref(),
+            Some(DbError::Busy { .. } | DbError::NoConnection { .. } | DbError::Locked { .. })
+        )
     }
     fn sessions(&self, limit: u32) -> BoxFuture<'_, Result<Vec<SessionRecord>>> {
         Box::pin(session::list(&self.db, limit))

@@ -31,6 +31,7 @@ use watchbell_core::{
 };
 
 use crate::artifacts::Artifacts;
+use crate::gauge::Gauge;
 use crate::host::{CycleHost, Signals};
 use crate::node::Options;
 use crate::queue;
@@ -220,6 +221,8 @@ pub struct Runner {
     pub(crate) options: Options,
     pub(crate) artifacts: Artifacts,
     pub(crate) effects: mpsc::UnboundedSender<Effects>,
+    /// Measures what it asks of the store.
+    pub(crate) gauge: Gauge,
     /// Turns at claiming a standing lease.
     turns: Semaphore,
     /// By how many milliseconds the store's clock is ahead, as last measured.
@@ -242,7 +245,9 @@ impl Runner {
     ) -> Self {
         let artifacts = Artifacts::new(&options.artifacts);
         let turns = Semaphore::new(STANDING_CLAIMS);
-        Self { store, clock, session, options, artifacts, effects, turns, skew: AtomicI64::new(0) }
+        let gauge = Gauge::new(Arc::clone(&store), clock.clone());
+        let skew = AtomicI64::new(0);
+        Self { store, clock, session, options, artifacts, effects, gauge, turns, skew }
     }
 
     /// Until when a lease may be trusted that was asked for, or extended, at `asked`: its holder
@@ -417,7 +422,7 @@ impl Runner {
             passed,
         };
         let Some(cause) = quiet_cause(unit, &target) else {
-            return self.store.claim(request(target, passed)).await;
+            return self.gauge.time(self.store.claim(request(target, passed))).await;
         };
         let turn = self.turns.acquire().await;
         if let Some(token) = unit.leaving() {
@@ -425,7 +430,8 @@ impl Runner {
             let (worker, now) = (&unit.def.name, self.clock.now());
             self.store.release(worker, &self.session, token, now).await?;
         }
-        let claim = self.store.claim(request(Target::Standing, Vec::new())).await?;
+        let request = request(Target::Standing, Vec::new());
+        let claim = self.gauge.time(self.store.claim(request)).await?;
         drop(turn);
         match claim {
             Claim::Granted(standing) => {

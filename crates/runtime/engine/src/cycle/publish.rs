@@ -214,7 +214,8 @@ impl Runner {
         let mut tries = 0;
         loop {
             publication.now = self.clock.now();
-            let error = match self.store.publish(publication.clone()).await {
+            let offered = self.gauge.time(self.store.publish(publication.clone()));
+            let error = match offered.await {
                 Ok(()) => return Ok(()),
                 Err(error @ StoreError::Database(_)) => error,
                 Err(error) => return Err(error),

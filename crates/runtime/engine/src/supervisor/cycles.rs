@@ -85,6 +85,14 @@ impl Supervisor {
         })
     }
 
+    /// The first gate of a worker, for people: what the node knows, and what the store's side found.
+    pub(super) fn gate_of_view(&self, i: usize, now: Time) -> Option<Gate> {
+        self.gate(i)
+            .or_else(|| self.way(i, now))
+            .or_else(|| self.slots[i].gate.clone())
+            .or_else(|| self.throttled(i))
+    }
+
     /// Records the first gate of a worker when it differs in kind or detail from the known one. A
     /// gate that the store's side has found stays until the store's side looks again.
     pub(super) fn note_gate(&mut self, i: usize, now: Time) {
@@ -208,6 +216,8 @@ impl Supervisor {
             return; // its consumer sees to the limits and the leases of its jobs
         }
         let endless = matches!(slot.unit.def.trigger, Trigger::Stream);
+        self.arm_look(now);
+        let slot = &mut self.slots[i];
         if !slot.limit_timer && !endless {
             slot.limit_timer = true;
             self.arm(limit, Timer::Limit(i));

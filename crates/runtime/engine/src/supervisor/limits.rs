@@ -136,11 +136,12 @@ impl Supervisor {
             return; // nothing to keep: an idle node writes nothing
         }
         self.renew_armed = true;
+        self.arm_look(now);
         self.arm(now + self.options.lease_renew, Timer::Renew);
-        let (store, outbox) = (Arc::clone(&self.runner.store), self.outbox.clone());
+        let (runner, outbox) = (Arc::clone(&self.runner), self.outbox.clone());
         let (session, ttl) = (self.runner.session.clone(), self.options.lease_ttl);
         tokio::spawn(async move {
-            let result = store.renew(&session, ttl, now).await;
+            let result = runner.gauge.time(runner.store.renew(&session, ttl, now)).await;
             // An error means that the supervisor is gone, and the node with it.
             drop(outbox.send(Message::Renewed { asked: now, result }));
         });

@@ -4,12 +4,14 @@
 //!
 //! Here are its loop, its timers and its messages. What they set off is told in [`lifecycle`] (what
 //! is wanted of a worker, and what it is), [`cycles`] (from what is due to what came of it),
-//! [`turns`] (who goes first) and [`limits`] (what ends a cycle from outside).
+//! [`turns`] (who goes first), [`pressure`] (what a slow store changes) and [`limits`] (what ends a
+//! cycle from outside).
 
 mod cycles;
 mod lifecycle;
 mod limits;
 mod listening;
+mod pressure;
 mod turns;
 
 use std::cmp::Reverse;
@@ -21,6 +23,7 @@ use tokio::task::AbortHandle;
 use watchbell_clock::Clock;
 use watchbell_core::lifecycle::Event;
 use watchbell_core::port::{StoreError, WorkerRecord};
+use watchbell_core::pressure::Pressure;
 use watchbell_core::restart::Storm;
 use watchbell_core::{Condition, Effects, Millis, Time, WorkerName};
 
@@ -85,6 +88,7 @@ enum Timer {
     StopDeadline(usize),
     Renew,
     Flush,
+    Look,
     Reap,
     Poll,
 }
@@ -113,6 +117,9 @@ pub(crate) struct Supervisor {
     renew_armed: bool,
     flush_armed: bool,
     renewed_at: Time,
+    look_armed: bool,
+    /// How hard the store is pressed, as of the last look.
+    pressure: Pressure,
     leaving: bool,
     /// The pause between two looks for what other nodes changed, while they are not heard.
     poll: Millis,
@@ -172,6 +179,8 @@ impl Supervisor {
             renew_armed: false,
             flush_armed: false,
             renewed_at,
+            look_armed: false,
+            pressure: Pressure::default(),
             leaving: false,
             poll: listening::POLL.0,
             poll_at: None,
@@ -261,6 +270,7 @@ impl Supervisor {
                 Timer::Reap => self.reap(at),
                 Timer::Poll if self.poll_at == Some(at) => self.poll(now),
                 Timer::Renew => self.renew(now),
+                Timer::Look => self.look(now),
                 Timer::Flush => {
                     self.flush_armed = false;
                     self.flush_beats();
@@ -353,9 +363,9 @@ impl Supervisor {
                 worker: slot.unit.def.name.clone(),
                 state: slot.state,
                 active: slot.active,
-                next_due: slot.upcoming.map(|(due, _)| due),
+                next_due: self.next_kept(i),
                 wake_at: slot.wake_at.filter(|at| *at > now),
-                gate: self.gate(i).or_else(|| self.way(i, now)).or_else(|| slot.gate.clone()),
+                gate: self.gate_of_view(i, now),
                 running: running(slot),
             })
             .collect()

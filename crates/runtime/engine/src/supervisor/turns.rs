@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use watchbell_core::gate::Gate;
 use watchbell_core::lane::{self, Last};
 use watchbell_core::lifecycle::State;
+use watchbell_core::pressure::Pressure;
+use watchbell_core::schedule::Fate;
 use watchbell_core::{Time, Trigger};
 
 use super::Supervisor;
@@ -165,33 +167,55 @@ impl Supervisor {
     /// patience ends.
     fn gives_way(&mut self, i: usize, now: Time) -> bool {
         let Some(patience) = self.slots[i].unit.def.patience() else { return false };
-        if self.goes_before(i, now).is_none() {
-            return false;
-        }
-        let until = *self.slots[i].gives_way_since.get_or_insert(now) + patience;
+        let fate = match self.obstacle(i, now) {
+            None => return false,
+            Some(Obstacle::Pressure) => Fate::Throttled,
+            Some(Obstacle::Worker(_)) => Fate::GaveWay,
+        };
+        let slot = &mut self.slots[i];
+        let since = slot.gives_way.map_or(now, |(since, _)| since);
+        slot.gives_way = Some((since, fate));
+        let until = since + patience;
         if until > now {
             self.wake_at(i, until);
         }
         until > now
     }
 
-    /// A worker that runs or is ready, and that this one gives way to.
-    fn goes_before(&self, i: usize, now: Time) -> Option<usize> {
-        self.turns.first.iter().copied().filter(|j| *j != i).find(|&j| {
+    /// What an opportunistic worker gives way to: a slow store, or a worker that runs or is ready.
+    fn obstacle(&self, i: usize, now: Time) -> Option<Obstacle> {
+        if self.pressure.is_on() {
+            return Some(Obstacle::Pressure);
+        }
+        let busy = self.turns.first.iter().copied().filter(|j| *j != i).find(|&j| {
             let slot = &self.slots[j];
             let ready = slot.wants()
                 && slot.state == State::Running
                 && slot.held_until.is_none_or(|at| at <= now)
                 && matches!(self.gate(j), None | Some(Gate::Lane { .. }));
             !slot.running.is_empty() || ready
-        })
+        });
+        busy.map(Obstacle::Worker)
     }
 
     /// The gate of an opportunistic worker that waits.
     pub(super) fn way(&self, i: usize, now: Time) -> Option<Gate> {
-        let since = self.slots[i].gives_way_since?;
-        let first = self.goes_before(i, now)?;
+        let (since, _) = self.slots[i].gives_way?;
         let until = since + self.slots[i].unit.def.patience()?;
-        Some(Gate::GivesWay { to: self.slots[first].unit.def.name.clone(), since, until })
+        Some(match self.obstacle(i, now)? {
+            Obstacle::Pressure => {
+                let Pressure { factor, p95, .. } = self.pressure;
+                Gate::Throttled { factor, p95, until }
+            }
+            Obstacle::Worker(first) => {
+                Gate::GivesWay { to: self.slots[first].unit.def.name.clone(), since, until }
+            }
+        })
     }
+}
+
+/// What an opportunistic worker gives way to.
+enum Obstacle {
+    Pressure,
+    Worker(usize),
 }

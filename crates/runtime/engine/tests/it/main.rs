@@ -4,6 +4,7 @@ mod fixture;
 mod leases;
 mod lifecycle;
 mod nodes;
+mod pressure;
 mod publishing;
 mod queue;
 mod reactive;

@@ -131,7 +131,7 @@ async fn one_move(w: &World, cast: &Cast, boot: Boot, dice: &mut Dice) -> Boot {
             // Counts of heartbeats are not protected against an answer that got lost.
             let when = match method {
                 "beat" => At::Before,
-                _ => dice.pick(&[At::Before, At::After]),
+                _ => dice.pick(&[At::Before, At::After, At::Exhausted]),
             };
             let times = 1 + dice.below(3) as u32;
             tell(w, &format!("{times} calls of {method} will fail: {when:?}"));

@@ -23,6 +23,9 @@ use watchbell_core::{
 };
 use watchbell_store::SqlStore;
 
+/// What a call says that found no connection.
+pub(crate) const EXHAUSTED: &str = "no connection was free";
+
 /// Where a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum At {
@@ -30,6 +33,8 @@ pub(crate) enum At {
     Before,
     /// It was written, and the answer got lost.
     After,
+    /// Nothing was written, for no connection was free.
+    Exhausted,
 }
 
 /// What the test and the store share.
@@ -173,6 +178,9 @@ impl Watched {
         if fault == Some(At::Before) {
             return Err(StoreError::Database("the disk is full".into()));
         }
+        if fault == Some(At::Exhausted) {
+            return Err(StoreError::Database(EXHAUSTED.into()));
+        }
         let answer = work.await?;
         match fault {
             Some(At::After) => Err(StoreError::Database("the answer got lost".into())),
@@ -256,6 +264,10 @@ impl Store for Watched {
 
     fn hears(&self) -> Hearing {
         self.hearing
+    }
+
+    fn is_exhausted(&self, error: &StoreError) -> bool {
+        matches!(error, StoreError::Database(cause) if cause.to_string() == EXHAUSTED)
     }
 }
 

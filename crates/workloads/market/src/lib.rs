@@ -5,10 +5,12 @@
 //! worker for each label computes what [`analytics`] defines. [`analytics`] itself is pure: no I/O,
 //! no clock.
 //!
-//! The rest of the market's work (matrices, allocation, mood, ledger) has its place beside these:
-//! a module each, fed by `window.completed` events.
+//! What follows from a window has a module each and a series of its own of the same length
+//! ([`chain`]): [`matrices`] compares all coins with each other at its end. A window that was given up
+//! gives up those that follow it.
 
 pub mod analytics;
+pub mod matrices;
 mod sampler;
 mod samples;
 mod schema;
@@ -56,6 +58,8 @@ pub struct Config {
     pub hole_after: u32,
     /// Gaps of one symbol that one run asks for again at most; at least 1.
     pub max_gaps_per_run: u32,
+    /// The seven matrices.
+    pub matrices: matrices::Config,
 }
 
 impl Config {
@@ -76,8 +80,15 @@ impl Default for Config {
             poll: Millis::from_secs(1),
             hole_after: 2,
             max_gaps_per_run: 50,
+            matrices: matrices::Config::default(),
         }
     }
+}
+
+/// The series of windows of one length, each after the one that it follows.
+#[must_use]
+pub fn chain(length: Millis) -> Vec<String> {
+    vec![series_name(length), matrices::series_name(length)]
 }
 
 /// What the workers of this workload are, in the order of [`workers`]: for checks that open nothing.
@@ -87,7 +98,10 @@ pub fn definitions(config: &Config) -> Vec<Definition> {
     if config.sampling {
         all.push(sampler::definition(config.poll));
     }
-    all.extend(config.ascending().map(|length| window::definition(length, config.settle)));
+    let settle = config.settle;
+    all.extend(config.ascending().map(|length| window::definition(length, settle)));
+    all.push(matrices::live_definition(config.matrices.refresh));
+    all.extend(config.ascending().map(|length| matrices::window_definition(length, settle)));
     all
 }
 
@@ -108,6 +122,12 @@ pub fn workers(
     for length in config.ascending() {
         let bins = analytics::DEFAULT_BINS;
         workers.push(Arc::new(window::WindowWorker::new(db.clone(), length, config.settle, bins)));
+    }
+    let live = config.matrices.clone();
+    workers.push(Arc::new(matrices::LiveWorker::new(db.clone(), client.clone(), live)));
+    for length in config.ascending() {
+        let worker = matrices::MatricesWorker::new(db.clone(), length, config.settle);
+        workers.push(Arc::new(worker));
     }
     workers
 }

@@ -29,8 +29,8 @@ use crate::sync::KLINES;
 use crate::universe::{BASE, Listings, MINUTE};
 
 /// All windows of the market share one lane: shorter ones first, one at a time.
-const LANE: &str = "market-windows";
-const MAX_ATTEMPTS: u32 = 5;
+pub(crate) const LANE: &str = "market-windows";
+pub(crate) const MAX_ATTEMPTS: u32 = 5;
 
 /// The worker of one label.
 pub(crate) struct WindowWorker {

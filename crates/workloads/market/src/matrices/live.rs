@@ -1,0 +1,195 @@
+//! `matrices`: the slice of the present, from the venue's ticker, beside those of the windows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+use watchbell_core::{
+    BoxFuture, Commit, Cycle, Definition, Done, Fault, Millis, Missed, Pct, Statement, Time,
+    Trigger, Worker, values,
+};
+use watchbell_db::{Database, DbError};
+use watchbell_venues::binance::wire::Ticker24h;
+use watchbell_venues::binance::{BinanceClient, Class, VenueError};
+
+use super::slice::{Key, Source, Summary};
+use super::{CYCLE_SERIES, Config, stored};
+use crate::analytics::point::CYCLE;
+use crate::sync::VENUE;
+use crate::universe;
+
+/// Name of the worker.
+pub const MATRICES: &str = "matrices";
+/// Symbols of one request: the venue's price for more is twice as high.
+const PAGE: usize = 100;
+/// Old slices that one run removes at most.
+const MAX_REMOVED_PER_RUN: i64 = 60;
+
+/// The worker.
+pub(crate) struct LiveWorker {
+    db: Database,
+    client: BinanceClient,
+    config: Config,
+}
+
+/// What a run did.
+#[derive(Debug, Serialize)]
+struct Report {
+    #[serde(flatten)]
+    slice: Summary,
+    /// Symbols of the universe that the venue gave no ticker for.
+    missing: Vec<String>,
+    /// Slices that were too old to keep.
+    removed: usize,
+}
+
+impl LiveWorker {
+    pub(crate) const fn new(db: Database, client: BinanceClient, config: Config) -> Self {
+        Self { db, client, config }
+    }
+
+    async fn refresh(&self, cycle: &Cycle) -> Result<Done, Fault> {
+        let ts = cycle.now().floor(CYCLE);
+        let series: Arc<str> = CYCLE_SERIES.into();
+        let there = "select 1 from matrices.slices where series = $1 and ts_ms = $2";
+        if self.db.query_opt(there, values![Arc::clone(&series), ts]).await?.is_some() {
+            return Ok(Done::nothing());
+        }
+        let symbols = universe::enabled(&self.db).await?;
+        if symbols.is_empty() {
+            return Ok(Done::nothing());
+        }
+        let tickers = self.tickers(&symbols).await?;
+        let missing: Vec<String> = symbols
+            .iter()
+            .filter(|s| !tickers.contains_key(&***s))
+            .map(ToString::to_string)
+            .collect();
+        let market = stored::market(&self.db, &symbols).await?;
+        let opening = stored::opening(&self.db, &market, &series, None, ts, ts).await?;
+        let source = Source {
+            key: Key { series: Arc::clone(&series), ts, version: 1 },
+            prices: stored::of_pairs(&market, |s| tickers.get(&**s).map(|t| t.last_price)),
+            changes: stored::of_pairs(&market, |s| {
+                tickers.get(&**s).map(|t| Pct(t.price_change_percent).to_frac())
+            }),
+            opening: opening.ts,
+            openings: opening.prices.clone(),
+            previous: stored::earlier(&self.db, &series, ts, &market).await?,
+            market,
+        };
+        let (slice, statements) = tokio::task::spawn_blocking(move || {
+            let computed = source.compute();
+            let hash = computed.hash();
+            computed.statements(&hash).map(|s| (computed.summary(), s))
+        })
+        .await??;
+        let mut commit = Commit::new();
+        commit.push(keep_newest(tickers.values()));
+        commit.statements.extend(opening.statement());
+        commit.statements.extend(statements);
+        let old = self.old(&series, ts).await?;
+        let removed = old.len();
+        if removed > 0 {
+            commit.statements.extend(remove(&series, &old));
+        }
+        Ok(Done::new(Report { slice, missing, removed }, commit))
+    }
+
+    /// The ticker of each symbol that the venue knows.
+    async fn tickers(
+        &self,
+        symbols: &[Arc<str>],
+    ) -> Result<BTreeMap<String, Ticker24h>, VenueError> {
+        let mut all = BTreeMap::new();
+        for page in symbols.chunks(PAGE) {
+            let page: Vec<&str> = page.iter().map(|s| &**s).collect();
+            let tickers = match self.client.ticker_24h(&page).await {
+                Ok(tickers) => tickers,
+                // One symbol that the venue does not know refuses the whole page.
+                Err(e) if e.class() == Class::Permanent && page.len() > 1 => {
+                    let mut known = Vec::new();
+                    for symbol in page {
+                        match self.client.ticker_24h(&[symbol]).await {
+                            Ok(tickers) => known.extend(tickers),
+                            Err(e) if e.class() == Class::Permanent => {}
+                            Err(e) => return Err(e),
+                        }
+                    }
+                    known
+                }
+                Err(e) => return Err(e),
+            };
+            all.extend(tickers.into_iter().map(|t| (t.symbol.clone(), t)));
+        }
+        Ok(all)
+    }
+
+    /// Slices that are too old to keep, the oldest first.
+    async fn old(&self, series: &Arc<str>, now: Time) -> Result<Vec<Time>, DbError> {
+        let rows = self
+            .db
+            .query(
+                "select ts_ms from matrices.slices where series = $1 and ts_ms < $2
+                 order by ts_ms limit $3",
+                values![Arc::clone(series), now - self.config.keep, MAX_REMOVED_PER_RUN],
+            )
+            .await?;
+        rows.iter().map(|row| row.time(0)).collect()
+    }
+}
+
+/// Keeps what the venue said last of each symbol.
+fn keep_newest<'a>(tickers: impl Iterator<Item = &'a Ticker24h>) -> Statement {
+    let rows = tickers
+        .flat_map(|t| {
+            let change = Pct(t.price_change_percent).to_frac();
+            values![t.symbol.as_str(), t.close_time, t.last_price, change.0]
+        })
+        .collect();
+    Statement::bulk(
+        "insert into market.ticker_latest (symbol, ts, price, change_24h)
+         values ($1, $2, $3, $4)
+         on conflict (symbol) do update set
+           ts = excluded.ts, price = excluded.price, change_24h = excluded.change_24h
+         where excluded.ts >= market.ticker_latest.ts",
+        4,
+        rows,
+    )
+}
+
+/// Removes slices of a live series. The triggers refuse this for those of windows.
+fn remove(series: &Arc<str>, old: &[Time]) -> Vec<Statement> {
+    let keys = || old.iter().flat_map(|ts| values![Arc::clone(series), *ts]).collect();
+    [
+        "delete from matrices.rows where series = $1 and ts_ms = $2",
+        "delete from matrices.flags where series = $1 and ts_ms = $2",
+        "delete from matrices.slices where series = $1 and ts_ms = $2",
+    ]
+    .into_iter()
+    .map(|sql| Statement::bulk(sql, 2, keys()))
+    .collect()
+}
+
+/// The worker, refreshing each `period`.
+pub(crate) fn definition(period: Millis) -> Definition {
+    Definition::new(MATRICES, Trigger::Every { period, offset: Millis::ZERO })
+        .describe(
+            "Asks the venue's 24-hour ticker of the universe, and computes the seven matrices over \
+             all coins as they stand now. Pauses while the venue is down or has banned us.",
+        )
+        .missed(Missed::Latest)
+        .after(crate::sync::MARKET_SYNC)
+        .requires(VENUE)
+        .timeouts(Millis::from_mins(1), Millis::from_mins(2))
+}
+
+impl Worker for LiveWorker {
+    fn define(&self) -> Definition {
+        definition(self.config.refresh)
+    }
+
+    fn run<'a>(&'a self, cycle: &'a Cycle) -> BoxFuture<'a, Result<Done, Fault>> {
+        Box::pin(self.refresh(cycle))
+    }
+}

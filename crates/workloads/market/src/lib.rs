@@ -6,11 +6,12 @@
 //! no clock.
 //!
 //! What follows from a window has a module each and a series of its own of the same length
-//! ([`chain`]): [`matrices`] compares all coins with each other at its end. A window that was given up
-//! gives up those that follow it.
+//! ([`chain`]): [`matrices`] compares all coins with each other at its end, [`mea`] allots balances by
+//! that. A window that was given up gives up those that follow it.
 
 pub mod analytics;
 pub mod matrices;
+pub mod mea;
 mod sampler;
 mod samples;
 mod schema;
@@ -60,6 +61,8 @@ pub struct Config {
     pub max_gaps_per_run: u32,
     /// The seven matrices.
     pub matrices: matrices::Config,
+    /// Allocation.
+    pub mea: mea::Config,
 }
 
 impl Config {
@@ -81,6 +84,7 @@ impl Default for Config {
             hole_after: 2,
             max_gaps_per_run: 50,
             matrices: matrices::Config::default(),
+            mea: mea::Config::default(),
         }
     }
 }
@@ -88,7 +92,7 @@ impl Default for Config {
 /// The series of windows of one length, each after the one that it follows.
 #[must_use]
 pub fn chain(length: Millis) -> Vec<String> {
-    vec![series_name(length), matrices::series_name(length)]
+    vec![series_name(length), matrices::series_name(length), mea::series_name(length)]
 }
 
 /// What the workers of this workload are, in the order of [`workers`]: for checks that open nothing.
@@ -102,6 +106,7 @@ pub fn definitions(config: &Config) -> Vec<Definition> {
     all.extend(config.ascending().map(|length| window::definition(length, settle)));
     all.push(matrices::live_definition(config.matrices.refresh));
     all.extend(config.ascending().map(|length| matrices::window_definition(length, settle)));
+    all.extend(config.ascending().map(|length| mea::definition(length, settle)));
     all
 }
 
@@ -128,6 +133,10 @@ pub fn workers(
     for length in config.ascending() {
         let worker = matrices::MatricesWorker::new(db.clone(), length, config.settle);
         workers.push(Arc::new(worker));
+    }
+    for length in config.ascending() {
+        let mea = config.mea.clone();
+        workers.push(Arc::new(mea::MeaWorker::new(db.clone(), length, config.settle, mea)));
     }
     workers
 }

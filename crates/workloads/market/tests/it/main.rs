@@ -1,6 +1,7 @@
 //! The market's workers against the venue simulator, on a clock that the test moves.
 
 mod engines;
+mod matrices;
 mod sampling;
 mod sync;
 mod world;

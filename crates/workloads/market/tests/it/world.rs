@@ -11,7 +11,8 @@ use watchbell_clock::Clock;
 use watchbell_core::port::StoreError;
 use watchbell_core::{
     BoxFuture, Cause, Commit, Condition, Cover, Cycle, CycleId, CycleInput, Done, Fault, Host,
-    Millis, NewEvent, Time, Token, Trigger, Value, WindowHashes, WindowSpec, Worker, values,
+    Millis, NewEvent, Statement, Time, Token, Trigger, Value, WindowHashes, WindowSpec, Worker,
+    values,
 };
 use watchbell_db::{Database, Engine};
 use watchbell_market::{CallLog, Config, LINE, MARKET_SAMPLER, MARKET_SYNC, VENUE};
@@ -217,13 +218,26 @@ impl World {
         Ok(done)
     }
 
-    /// Runs each window that ends by `until` and whose inputs are covered, shorter series first.
+    /// Runs each window of the sampler that ends by `until` and whose inputs are covered, shorter
+    /// series first.
     pub(crate) async fn windows(&self, until: Time) -> Vec<(Computed, Done)> {
+        self.series(until, |name| name.starts_with("window-sampler-")).await
+    }
+
+    /// The same for all series, each after those that it follows.
+    pub(crate) async fn chain(&self, until: Time) -> Vec<(Computed, Done)> {
+        self.series(until, |_| true).await
+    }
+
+    async fn series(&self, until: Time, which: impl Fn(&str) -> bool) -> Vec<(Computed, Done)> {
         let mut all = Vec::new();
         for worker in &self.workers {
             let Trigger::Window(WindowSpec { series, length, .. }) = worker.define().trigger else {
                 continue;
             };
+            if !which(series.as_str()) {
+                continue;
+            }
             let mut from = Time(0);
             while let Some(start) = worker.first_window(from).await.unwrap() {
                 let end = start + length;
@@ -252,6 +266,44 @@ impl World {
         let scope = worker.scope(start).await.unwrap();
         let cause = Cause::Window { series: name.as_str().into(), start, end, version: 1 };
         self.run(worker, cause, CycleInput::Scope(scope)).await
+    }
+
+    /// One version of a window of a series.
+    pub(crate) async fn version(
+        &self,
+        series: &str,
+        start: Time,
+        version: i64,
+    ) -> Result<Done, Fault> {
+        let worker = self.workers.iter().find(|w| w.define().name.as_ref() == series).unwrap();
+        let Trigger::Window(WindowSpec { length, .. }) = worker.define().trigger else {
+            panic!("{series} has no windows");
+        };
+        let scope = worker.scope(start).await.unwrap();
+        let end = start + length;
+        let cause = Cause::Window { series: series.into(), start, end, version };
+        self.run(worker, cause, CycleInput::Scope(scope)).await
+    }
+
+    /// The first window of a series at or after `from`.
+    pub(crate) async fn first_window(&self, series: &str, from: Time) -> Option<Time> {
+        let worker = self.workers.iter().find(|w| w.define().name.as_ref() == series).unwrap();
+        worker.first_window(from).await.unwrap()
+    }
+
+    /// One cycle of a worker that runs by the clock.
+    pub(crate) async fn tick(&self, name: &str) -> Result<Done, Fault> {
+        let worker = self.workers.iter().find(|w| w.define().name.as_ref() == name).unwrap();
+        self.run(worker, Cause::Tick { due: self.clock.now() }, CycleInput::None).await
+    }
+
+    pub(crate) async fn rows(&self, sql: &'static str) -> Vec<Vec<Value>> {
+        let rows = self.db.query(sql, vec![]).await.unwrap();
+        rows.iter().map(|r| r.values().to_vec()).collect()
+    }
+
+    pub(crate) async fn apply(&self, sql: &'static str, params: Vec<Value>) {
+        self.db.apply(vec![Statement::new(sql, params)]).await.unwrap();
     }
 
     /// The stored candles of `symbol`, all columns.

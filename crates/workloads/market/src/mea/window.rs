@@ -1,0 +1,489 @@
+//! `mea-30m` and its sisters: the allotments of each window, right after its matrices.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+use watchbell_core::{
+    BoxError, BoxFuture, Cause, Commit, Cycle, Definition, Done, Expect, Fault, Millis, Statement,
+    Time, Trigger, WindowHashes, WindowInput, WindowSpec, Worker, values,
+};
+use watchbell_db::{Database, DbError};
+
+use super::grid::{Allotment, Rank, allot};
+use super::snapshot::{self, Known, Measures, Snapshot};
+use super::{Config, series_name};
+use crate::analytics::hash::{InputsHasher, ResultHasher};
+use crate::matrices;
+use crate::matrices::cells::{MatrixType, USDT};
+use crate::matrices::stored::{self, Stored, leg_names};
+use crate::matrices::window::{follow, input_abandoned, last_prices};
+use crate::window::{LANE, MAX_ATTEMPTS};
+
+/// The mood while there is none.
+const NEUTRAL: (f64, &str) = (0.8, "Ea0");
+/// What each coin is worth in USDT when no balance is known.
+const EQUAL_NOTIONAL: f64 = 1_000.0;
+/// Slices that the histogram of `pct_drv` looks back on.
+const HISTORY: i64 = 64;
+
+/// The worker of one label.
+pub(crate) struct MeaWorker {
+    db: Database,
+    length: Millis,
+    settle: Millis,
+    config: Config,
+}
+
+/// Where balances come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Origin {
+    Session,
+    Wallet,
+    Equal,
+}
+
+impl Origin {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Wallet => "wallet",
+            Self::Equal => "equal",
+        }
+    }
+}
+
+/// The mood that counts for a window.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Mood {
+    coeff: f64,
+    id: String,
+    /// The window that it is of; none for the neutral one.
+    window: Option<Time>,
+}
+
+/// What a run did: the worker's summary.
+#[derive(Debug, Serialize)]
+struct Report {
+    window: Arc<str>,
+    start: Time,
+    coins: usize,
+    balances: Origin,
+    k: f64,
+    mood: Mood,
+    /// What all allotments together are worth in USDT.
+    allotted_usdt: f64,
+    /// Coins of each rank that some have.
+    ranks: BTreeMap<Rank, usize>,
+    pair: Option<[Arc<str>; 2]>,
+}
+
+/// A stored amount that is none.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the {what} of {asset} is stored as `{text}`, which is not an amount: correct it in {table}"
+)]
+struct NotAnAmount {
+    what: &'static str,
+    asset: Arc<str>,
+    text: String,
+    table: &'static str,
+}
+
+/// One cycle, computed.
+struct Computed {
+    label: Arc<str>,
+    id: Arc<str>,
+    start: Time,
+    end: Time,
+    version: i64,
+    number: i64,
+    slice: Stored,
+    names: BTreeMap<Arc<str>, Arc<str>>,
+    origin: Origin,
+    balances: Vec<f64>,
+    /// In USDT.
+    prices: Vec<Option<f64>>,
+    k: f64,
+    mood: Mood,
+    allotments: Vec<Allotment>,
+    snapshot: Option<Snapshot>,
+}
+
+impl MeaWorker {
+    pub(crate) const fn new(db: Database, length: Millis, settle: Millis, config: Config) -> Self {
+        Self { db, length, settle, config }
+    }
+
+    async fn compute(&self, cycle: &Cycle) -> Result<Done, Fault> {
+        let Cause::Window { start, end, version, .. } = cycle.cause else {
+            return Err(Fault::permanent("a window worker runs only for a window"));
+        };
+        let label: Arc<str> = self.length.exact().into();
+        let types = [MatrixType::Benchmark, MatrixType::IdPct];
+        let Some(slice) = Stored::exactly(&self.db, &label, end, &types).await? else {
+            return Err(input_abandoned(&matrices::series_name(self.length), start));
+        };
+        let usdt = slice.find(USDT);
+        let prices: Vec<Option<f64>> = (0..slice.coins.len())
+            .map(|c| match usdt {
+                Some(usdt) if usdt == c => Some(1.0),
+                usdt => slice.grid(MatrixType::Benchmark).get(c, usdt?),
+            })
+            .collect();
+        let symbols = last_prices(&self.db, &label, start).await?;
+        let symbols: Vec<Arc<str>> = symbols.into_iter().map(|(symbol, _)| symbol).collect();
+        let names = leg_names(&stored::market(&self.db, &symbols).await?);
+        let measures = self.measures(&label, start, &names).await?;
+        let mood = self.mood(&label, start).await?;
+        let (origin, balances) = self.balances(&label, end, &slice.coins, &prices).await?;
+        let others = slice.coins.len().saturating_sub(1).max(1);
+        let k = self.config.k.map_or(others as f64, f64::from);
+        let pair = snapshot::select(&slice, self.config.pair.as_ref());
+        let drv = match pair {
+            Some((b, q)) => self.drv(&label, end, &slice.coins[b], &slice.coins[q]).await?,
+            None => Vec::new(),
+        };
+
+        let mut inputs = InputsHasher::new(&format!("mea {label}"), start);
+        inputs.symbol(&format!("matrices {} {} {}", end.0, slice.key.version, slice.hash));
+        inputs.symbol(&format!("mood {}", mood.id));
+        inputs.point(mood.window.unwrap_or(start), mood.coeff, &[k]);
+        inputs.symbol(&format!("balances {}", origin.as_str()));
+        for (coin, balance) in slice.coins.iter().zip(&balances) {
+            inputs.symbol(coin);
+            inputs.point(end, *balance, &[]);
+        }
+        for (coin, m) in &measures {
+            inputs.symbol(coin);
+            inputs.point(start, m.inner, &[m.outer, m.tendency, m.swap]);
+        }
+        for value in &drv {
+            inputs.point(end, *value, &[]);
+        }
+
+        let allotments = allot(
+            slice.grid(MatrixType::Benchmark),
+            slice.grid(MatrixType::IdPct),
+            &slice.flags,
+            &balances,
+            k,
+            mood.coeff,
+        );
+        let known = Known { measures: &measures, names: &names, prices: &prices };
+        let snapshot = pair.map(|pair| snapshot::take(&slice, pair, &known, &drv));
+        let number = start.since(Time::EPOCH) / self.length;
+        let computed = Computed {
+            id: format!("{label}:{number}:{version}").into(),
+            label,
+            start,
+            end,
+            version,
+            number,
+            slice,
+            names,
+            origin,
+            balances,
+            prices,
+            k,
+            mood,
+            allotments,
+            snapshot,
+        };
+        let mut result = ResultHasher::new(&format!("mea {}", computed.label), start);
+        for (coin, allotment) in computed.slice.coins.iter().zip(&computed.allotments) {
+            result.part(coin, allotment);
+        }
+        result.part("snapshot", &computed.snapshot);
+        let mut done = Done::new(computed.report(), computed.commit()?);
+        let (inputs, result) = (inputs.finish(), result.finish());
+        done.window = Some(WindowHashes { inputs, result, source: origin.as_str().into() });
+        Ok(done)
+    }
+
+    /// What the window's vectors say, by coin.
+    async fn measures(
+        &self,
+        label: &Arc<str>,
+        start: Time,
+        names: &BTreeMap<Arc<str>, Arc<str>>,
+    ) -> Result<BTreeMap<Arc<str>, Measures>, DbError> {
+        let rows = self
+            .db
+            .query(
+                "select u.symbol, v.vec from settings.coin_universe u
+                 join str_aux.window_vectors v
+                   on v.symbol = u.symbol and v.window_label = $1 and v.window_start = $2
+                 order by v.version",
+                values![Arc::clone(label), start],
+            )
+            .await?;
+        let mut by_symbol = BTreeMap::new();
+        for row in &rows {
+            let vec = row.json(1)?;
+            let number = |value: &serde_json::Value| value.as_f64();
+            let measures = (|| {
+                Some(Measures {
+                    inner: number(&vec["inner"])?,
+                    outer: number(&vec["outer"])?,
+                    tendency: number(&vec["tendency"]["score"])?,
+                    swap: number(&vec["swap"]["score"])?,
+                })
+            })();
+            if let Some(measures) = measures {
+                by_symbol.insert(row.shared_text(0)?, measures);
+            }
+        }
+        let of = |symbol: &Arc<str>| by_symbol.get(symbol).copied();
+        Ok(names.iter().filter_map(|(coin, s)| Some((Arc::clone(coin), of(s)?))).collect())
+    }
+
+    async fn mood(&self, label: &Arc<str>, start: Time) -> Result<Mood, DbError> {
+        let row = self
+            .db
+            .query_opt(
+                "select coeff, mood_id, window_start from mea_dynamics.moods
+                 where window_label = $1 and window_start < $2
+                 order by window_start desc, version desc limit 1",
+                values![Arc::clone(label), start],
+            )
+            .await?;
+        Ok(match row {
+            Some(row) => {
+                Mood { coeff: row.f64(0)?, id: row.text(1)?.to_owned(), window: Some(row.time(2)?) }
+            }
+            None => Mood { coeff: NEUTRAL.0, id: NEUTRAL.1.to_owned(), window: None },
+        })
+    }
+
+    /// The balance of each coin in its own units, and where it comes from.
+    async fn balances(
+        &self,
+        label: &Arc<str>,
+        at: Time,
+        coins: &[Arc<str>],
+        prices: &[Option<f64>],
+    ) -> Result<(Origin, Vec<f64>), Fault> {
+        let in_order = |known: &BTreeMap<Arc<str>, f64>| {
+            coins.iter().map(|c| known.get(c).copied().unwrap_or(0.0)).collect()
+        };
+        if let Some(session) = stored::session_at(&self.db, Some(label), at).await? {
+            let sql = "select asset, units from cin_aux.rt_balance where session_id = $1";
+            let mut known = BTreeMap::new();
+            for row in self.db.query(sql, values![session.id]).await? {
+                let asset = row.shared_text(0)?;
+                let units = amount(row.text(1)?, "balance", &asset, "cin_aux.rt_balance")?;
+                known.insert(asset, units);
+            }
+            return Ok((Origin::Session, in_order(&known)));
+        }
+        let sql = "select asset, free_amt, locked_amt from market.wallet_balances_latest";
+        let mut known = BTreeMap::new();
+        for row in self.db.query(sql, Vec::new()).await? {
+            let asset = row.shared_text(0)?;
+            let table = "market.wallet_balances_latest";
+            let free = amount(row.text(1)?, "free amount", &asset, table)?;
+            let locked = amount(row.text(2)?, "locked amount", &asset, table)?;
+            known.insert(asset, free + locked);
+        }
+        if !known.is_empty() {
+            return Ok((Origin::Wallet, in_order(&known)));
+        }
+        let equal = prices
+            .iter()
+            .map(|p| p.map_or(0.0, |p| EQUAL_NOTIONAL / p))
+            .map(|units| if units.is_finite() { units } else { 0.0 })
+            .collect();
+        Ok((Origin::Equal, equal))
+    }
+
+    /// The last values of a pair's `pct_drv`, the newest first.
+    async fn drv(
+        &self,
+        label: &Arc<str>,
+        until: Time,
+        base: &str,
+        quote: &str,
+    ) -> Result<Vec<f64>, stored::ReadError> {
+        let of = Some(MatrixType::PctDrv);
+        let points = stored::history(&self.db, label, base, quote, until, HISTORY, of).await?;
+        Ok(points.into_iter().filter_map(|p| p.values.into_values().next().flatten()).collect())
+    }
+}
+
+fn amount(
+    text: &str,
+    what: &'static str,
+    asset: &Arc<str>,
+    table: &'static str,
+) -> Result<f64, Fault> {
+    let parsed = text.parse().ok().filter(|v: &f64| v.is_finite());
+    parsed.ok_or_else(|| {
+        let (asset, text) = (Arc::clone(asset), text.to_owned());
+        Fault::permanent(NotAnAmount { what, asset, text, table })
+    })
+}
+
+impl Computed {
+    fn report(&self) -> Report {
+        let worth = self.allotments.iter().zip(&self.prices);
+        let mut ranks = BTreeMap::new();
+        for a in &self.allotments {
+            *ranks.entry(a.rank).or_default() += 1;
+        }
+        let coin = |c: usize| Arc::clone(&self.slice.coins[c]);
+        Report {
+            window: Arc::clone(&self.label),
+            start: self.start,
+            coins: self.slice.coins.len(),
+            balances: self.origin,
+            k: self.k,
+            mood: self.mood.clone(),
+            allotted_usdt: worth.filter_map(|(a, p)| Some(a.value * (*p)?)).sum(),
+            ranks,
+            pair: self.snapshot.as_ref().map(|s| [coin(s.base), coin(s.quote)]),
+        }
+    }
+
+    /// Start, allotments, cool, snapshot.
+    fn commit(&self) -> Result<Commit, serde_json::Error> {
+        let coins = &self.slice.coins;
+        let selected =
+            |of: fn(&Snapshot) -> usize| self.snapshot.as_ref().map(|s| Arc::clone(&coins[of(s)]));
+        let mut commit = Commit::new().with(Statement::new(
+            "insert into mea_dynamics.cycles
+               (cycle_id, window_label, window_start, version, engine_cycle, ts_started, cooled,
+                selected_base, selected_quote, coins, balance_source, k, mood_coeff, mood_id)
+             values ($1, $2, $3, $4, $5, $6, 0, $7, $8, $9, $10, $11, $12, $13)",
+            values![
+                Arc::clone(&self.id),
+                Arc::clone(&self.label),
+                self.start,
+                self.version,
+                self.number,
+                self.start,
+                selected(|s| s.base),
+                selected(|s| s.quote),
+                serde_json::to_string(coins)?,
+                self.origin.as_str(),
+                self.k,
+                self.mood.coeff,
+                self.mood.id.as_str(),
+            ],
+        ));
+        let mut by_name: Vec<usize> = (0..coins.len()).collect();
+        by_name.sort_by(|a, b| coins[*a].cmp(&coins[*b]));
+        let mut rows = Vec::with_capacity(coins.len() * 13);
+        for b in by_name {
+            let (a, balance) = (&self.allotments[b], self.balances[b]);
+            let components = serde_json::json!({
+                "k": self.k, "mood": self.mood.coeff, "balance": balance,
+                "balance_source": self.origin, "mean_weight": a.mean_weight, "tiers": a.tiers,
+            });
+            rows.extend(values![
+                Arc::clone(&self.id),
+                Arc::clone(self.names.get(&coins[b]).unwrap_or(&coins[b])),
+                Arc::clone(&coins[b]),
+                Arc::clone(&self.label),
+                self.end,
+                self.number,
+                self.prices[b].map(|p| balance * p),
+                a.value,
+                a.rank.as_str(),
+                self.mood.id.as_str(),
+                self.mood.id.as_str(),
+                components.to_string(),
+                serde_json::to_string(&a.cells)?,
+            ]);
+        }
+        commit.push(Statement::bulk(
+            "insert into mea_dynamics.mea_symbol
+               (cycle_id, symbol, coin, window_label, ts, engine_cycle, wallet_value, mea_value,
+                tier, mood_id, mood_name, components, cells)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+            13,
+            rows,
+        ));
+        commit.push(
+            Statement::new(
+                "update mea_dynamics.cycles set cooled = 1, ts_cooled = $2
+                 where cycle_id = $1 and cooled = 0",
+                values![Arc::clone(&self.id), self.end],
+            )
+            .expect(Expect::Exactly(1)),
+        );
+        if let Some(s) = &self.snapshot {
+            commit.push(self.snapshot_row(s)?);
+        }
+        Ok(commit)
+    }
+
+    fn snapshot_row(&self, s: &Snapshot) -> Result<Statement, serde_json::Error> {
+        let coins = &self.slice.coins;
+        Ok(Statement::new(
+            "insert into mea_dynamics.dynamics_snapshot
+               (cycle_id, window_label, ts, engine_cycle, base, quote, coins, candidates,
+                asset_identity, arbitrage_rows, str_available, str_measures, histogram,
+                mea_value, mea_tier, mood_id, mood_name, stamps)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
+                     $18)",
+            values![
+                Arc::clone(&self.id),
+                Arc::clone(&self.label),
+                self.end,
+                self.number,
+                Arc::clone(&coins[s.base]),
+                Arc::clone(&coins[s.quote]),
+                serde_json::to_string(coins)?,
+                serde_json::to_string(&s.candidates)?,
+                serde_json::to_string(&s.identity)?,
+                serde_json::to_string(&s.rows)?,
+                s.str_available,
+                serde_json::to_string(&s.measures)?,
+                serde_json::to_string(&s.histogram)?,
+                self.allotments[s.base].cells[s.quote],
+                self.allotments[s.base].rank.as_str(),
+                self.mood.id.as_str(),
+                self.mood.id.as_str(),
+                serde_json::json!({ "opening_ts": self.slice.opening }).to_string(),
+            ],
+        ))
+    }
+}
+
+/// The worker of the allotments of windows of `length`.
+pub(crate) fn definition(length: Millis, settle: Millis) -> Definition {
+    let (name, input) = (series_name(length), matrices::series_name(length));
+    Definition::new(
+        name.as_str(),
+        Trigger::Window(WindowSpec {
+            series: name.as_str().into(),
+            length,
+            settle,
+            inputs: vec![WindowInput::Settled { series: input.as_str().into() }],
+            max_attempts: MAX_ATTEMPTS,
+        }),
+    )
+    .describe(format!(
+        "Allots the balance of each coin over the others by the movements of each {length} window's \
+         matrices and the mood before it, and takes a snapshot of one pair."
+    ))
+    .after(input)
+    .lane(LANE)
+    .timeouts(Millis::from_mins(2), Millis::from_mins(4))
+}
+
+impl Worker for MeaWorker {
+    fn define(&self) -> Definition {
+        definition(self.length, self.settle)
+    }
+
+    fn run<'a>(&'a self, cycle: &'a Cycle) -> BoxFuture<'a, Result<Done, Fault>> {
+        Box::pin(self.compute(cycle))
+    }
+
+    fn first_window<'a>(&'a self, from: Time) -> BoxFuture<'a, Result<Option<Time>, BoxError>> {
+        Box::pin(follow(&self.db, self.length, from))
+    }
+}

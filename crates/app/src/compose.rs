@@ -9,7 +9,7 @@ use watchbell_api::discovery::NodeFile;
 use watchbell_api::{Control, ControlError, Reason};
 use watchbell_clock::Clock;
 use watchbell_core::port::{self, SessionRecord, Store};
-use watchbell_core::{Definition, SessionId, Time, Trigger, Worker, WorkerName};
+use watchbell_core::{Definition, Millis, SessionId, Time, Trigger, Worker, WorkerName};
 use watchbell_db::Database;
 use watchbell_engine::health::{HealthScan, Housekeeping};
 use watchbell_engine::{Node, Options};
@@ -41,12 +41,15 @@ pub(crate) struct Running {
 
 /// The name of every worker that a configuration of the market leads to, and the built-in profiles.
 pub(crate) fn catalog(market: &Market) -> Catalog {
-    let windows = market.windows.iter().map(|w| watchbell_market::series_name(*w));
+    let windows = |name: fn(Millis) -> String| market.windows.iter().map(move |w| name(*w));
     let mut of_market = vec![watchbell_market::MARKET_SYNC.to_owned()];
     if market.sampling.enabled {
         of_market.push(watchbell_market::MARKET_SAMPLER.to_owned());
     }
-    of_market.extend(windows);
+    of_market.extend(windows(watchbell_market::series_name));
+    of_market.push(watchbell_market::matrices::MATRICES.to_owned());
+    of_market.extend(windows(watchbell_market::matrices::series_name));
+    of_market.extend(windows(watchbell_market::mea::series_name));
     let own = [watchbell_engine::health::HEALTH_SCAN, watchbell_engine::health::HOUSEKEEPING];
     let market: Vec<WorkerName> = of_market.into_iter().map(WorkerName::from).collect();
     let own: Vec<WorkerName> = own.into_iter().map(WorkerName::from).collect();
@@ -88,6 +91,7 @@ fn market(config: &Config) -> watchbell_market::Config {
         sampling: config.market.sampling.enabled,
         max_gaps_per_run: config.market.repair.max_gaps_per_run,
         hole_after: config.market.repair.hole_after,
+        ..watchbell_market::Config::default()
     }
 }
 

@@ -372,12 +372,14 @@ async fn catch_up(
         let series = store.series().await.map_err(|e| ControlError::unavailable(chain(&e)))?;
         let (mut expected, mut done) = (0, 0);
         for length in lengths {
-            let name = watchbell_market::series_name(*length);
-            let counts = series.get(name.as_str()).map(|s| &s.counts);
-            let count = |state| counts.and_then(|c| c.get(&state)).copied().unwrap_or(0) as u64;
-            done += count(window::State::Complete) + count(window::State::Abandoned);
-            expected +=
+            let wanted =
                 watchbell_market::expected_windows(db, *length, until).await.map_err(failed)?;
+            for name in watchbell_market::chain(*length) {
+                let counts = series.get(name.as_str()).map(|s| &s.counts);
+                let count = |state| counts.and_then(|c| c.get(&state)).copied().unwrap_or(0) as u64;
+                done += count(window::State::Complete) + count(window::State::Abandoned);
+                expected += wanted;
+            }
         }
         windows.total(expected.max(1));
         windows.set(done);

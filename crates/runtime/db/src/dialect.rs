@@ -21,7 +21,7 @@
 //! alias must not have the name of a schema. A statement of which nothing is left is skipped.
 
 /// The schemas of Watchbell: real ones on PostgreSQL, a prefix of the table's name on SQLite.
-pub const SCHEMAS: [&str; 12] = [
+pub const SCHEMAS: [&str; 13] = [
     "ops",
     "ingest",
     "market",
@@ -31,6 +31,7 @@ pub const SCHEMAS: [&str; 12] = [
     "mood",
     "cin_aux",
     "settings",
+    "ext",
     "scan",
     "arena",
     "selfplay",

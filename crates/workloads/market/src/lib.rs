@@ -30,7 +30,9 @@ pub use sampler::MARKET_SAMPLER;
 pub use schema::LINE;
 pub use sync::{CallLog, KLINES, MARKET_SYNC, VENUE, insert as insert_klines};
 pub use universe::{
-    SeedError, UNLISTED_AFTER, UnknownSymbol, expected_windows, seed, split, want_history,
+    Code, DriftRow, SeedError, Severity, UNIVERSE_CHANGED, UNIVERSE_DESK, UNIVERSE_VALIDATION,
+    UNLISTED_AFTER, UniverseRow, UnknownSymbol, drift, expected_windows, seed, split, universe,
+    want_history,
 };
 pub use view::{Coverage, Hole, coverage, holes};
 pub use window::series_name;
@@ -63,6 +65,8 @@ pub struct Config {
     pub matrices: matrices::Config,
     /// Allocation.
     pub mea: mea::Config,
+    /// How often the universe is validated.
+    pub validation_interval: Millis,
 }
 
 impl Config {
@@ -85,6 +89,7 @@ impl Default for Config {
             max_gaps_per_run: 50,
             matrices: matrices::Config::default(),
             mea: mea::Config::default(),
+            validation_interval: Millis::from_secs(60),
         }
     }
 }
@@ -107,6 +112,8 @@ pub fn definitions(config: &Config) -> Vec<Definition> {
     all.push(matrices::live_definition(config.matrices.refresh));
     all.extend(config.ascending().map(|length| matrices::window_definition(length, settle)));
     all.extend(config.ascending().map(|length| mea::definition(length, settle)));
+    all.push(universe::validation_definition(config.validation_interval));
+    all.push(universe::desk_definition());
     all
 }
 
@@ -138,5 +145,12 @@ pub fn workers(
         let mea = config.mea.clone();
         workers.push(Arc::new(mea::MeaWorker::new(db.clone(), length, config.settle, mea)));
     }
+    workers.push(Arc::new(universe::Validation::new(
+        db.clone(),
+        client.clone(),
+        config.validation_interval,
+        config.sampling,
+    )));
+    workers.push(Arc::new(universe::Desk::new(db.clone(), client.clone())));
     workers
 }

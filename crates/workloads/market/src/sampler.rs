@@ -60,6 +60,8 @@ struct Book {
     recent: VecDeque<(Time, Option<f64>, f64, Option<Signals>)>,
     /// Start of the cycle in the making.
     cycle: Option<Time>,
+    /// For a symbol that has left the universe: the end of its last cycle.
+    ends: Option<Time>,
 }
 
 /// What a poll did.
@@ -122,16 +124,21 @@ impl SamplerWorker {
         for (book, mut closed) in books.iter_mut().zip(closed) {
             book.sampler.advance(venue_now, &mut closed);
             for (point, _) in closed {
-                report.points += 1;
-                report.empty_points += usize::from(point.is_empty());
                 if let Some(done) = book.close_cycle(point.at) {
                     report.cycles += 1;
                     cycles.extend(samples::cycle_row(&book.symbol, &done));
                 }
+                if book.is_over(point.at) {
+                    continue;
+                }
+                report.points += 1;
+                report.empty_points += usize::from(point.is_empty());
                 let signals = book.take(&point, scratch);
                 points.extend(samples::point_row(&book.symbol, &point, signals.as_ref())?);
             }
         }
+        // Its first point after the end has closed its last cycle.
+        books.retain(|b| b.ends.is_none_or(|ends| b.cycle.is_none_or(|c| c < ends)));
         drop(state);
         let mut commit = Commit::new();
         if !points.is_empty() {
@@ -153,17 +160,21 @@ impl SamplerWorker {
     }
 
     /// Follows the universe: new symbols begin with the present bucket and what is stored of the
-    /// last half hour, removed ones end.
+    /// last half hour, removed ones end with their cycle, never within it.
     async fn reload(&self, books: &mut Vec<Book>, now: Time) -> Result<(), DbError> {
         let symbols = universe::enabled(&self.db).await?;
         let mut kept: BTreeMap<Arc<str>, Book> =
             books.drain(..).map(|b| (Arc::clone(&b.symbol), b)).collect();
         for symbol in symbols {
             let book = match kept.remove(&symbol) {
-                Some(book) => book,
+                Some(book) => Book { ends: None, ..book },
                 None => self.begin(symbol, now).await?,
             };
             books.push(book);
+        }
+        let end = self.client.venue_now().floor(CYCLE) + CYCLE;
+        for book in kept.into_values() {
+            books.push(Book { ends: book.ends.or(Some(end)), ..book });
         }
         Ok(())
     }
@@ -175,11 +186,17 @@ impl SamplerWorker {
         let stored = samples::stored(&self.db, &symbol, start - LOOKBACK, Time::FAR_FUTURE).await?;
         let recent = stored.into_iter().map(|p| (p.at, p.mid, p.weight(), p.signals)).collect();
         let cycle = Some((start - Millis(1)).floor(CYCLE));
-        Ok(Book { symbol, sampler: point::Sampler::new(start, self.poll), recent, cycle })
+        let sampler = point::Sampler::new(start, self.poll);
+        Ok(Book { symbol, sampler, recent, cycle, ends: None })
     }
 }
 
 impl Book {
+    /// Whether a point at `at` comes after the symbol's last cycle.
+    fn is_over(&self, at: Time) -> bool {
+        self.ends.is_some_and(|ends| at > ends)
+    }
+
     /// A point at `at` closes the cycle before its own.
     fn close_cycle(&mut self, at: Time) -> Option<point::Cycle> {
         let own = (at - Millis(1)).floor(CYCLE);

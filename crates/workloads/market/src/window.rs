@@ -178,7 +178,8 @@ impl WindowWorker {
         }
         result.part("disruption_systemic", &systemic);
         let commit = self.commit(&label, start, version, source, systemic, &computed)?;
-        let unlisted = self.unlisted(&symbols).await?;
+        let listings = Listings::load(&self.db).await?;
+        let unlisted = listings.unlisted(start, end).map(ToString::to_string).collect();
         let report = Report {
             window: label,
             start,
@@ -191,11 +192,6 @@ impl WindowWorker {
         done.window =
             Some(WindowHashes { inputs, result: result.finish(), source: source.as_str().into() });
         Ok(done)
-    }
-
-    async fn unlisted(&self, scope: &[Arc<str>]) -> Result<Vec<String>, DbError> {
-        let enabled = crate::universe::enabled(&self.db).await?;
-        Ok(enabled.iter().filter(|s| !scope.contains(s)).map(ToString::to_string).collect())
     }
 
     /// Points of every symbol, if each has enough of them: every cycle of the window is there, with

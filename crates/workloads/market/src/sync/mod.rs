@@ -9,7 +9,7 @@
 
 mod gaps;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,8 +26,7 @@ use watchbell_venues::binance::{
 
 use self::gaps::{between, cover, missing, state_word};
 use crate::Config;
-use crate::universe::{self, BASE, MINUTE, UNLISTED_AFTER};
-use crate::view;
+use crate::universe::{self, BASE, MINUTE, Tracked, UNLISTED_AFTER};
 
 /// Name of the worker.
 pub const MARKET_SYNC: &str = "market-sync";
@@ -106,6 +105,8 @@ pub(crate) struct Sync {
     client: BinanceClient,
     log: CallLog,
     every: Millis,
+    /// Lengths of the windows: a symbol that was disabled is fetched until its last ones are over.
+    windows: Vec<Millis>,
     hole_after: i64,
     max_gaps_per_run: i64,
     listed_at: AtomicI64,
@@ -135,6 +136,16 @@ struct Track {
     covered_from: Option<Time>,
     covered_until: Option<Time>,
     last_open: Option<Time>,
+    /// For a symbol that was disabled: nothing later is wanted.
+    ends: Option<Time>,
+}
+
+impl Track {
+    /// The open time of the first candle that is not fetched, where `edge` is that of the first one
+    /// that may still change.
+    fn limit(&self, edge: Time) -> Time {
+        self.ends.map_or(edge, |ends| ends.min(edge))
+    }
 }
 
 impl Sync {
@@ -144,6 +155,7 @@ impl Sync {
             client,
             log,
             every: config.sync_interval,
+            windows: config.windows.clone(),
             hole_after: i64::from(config.hole_after),
             max_gaps_per_run: i64::from(config.max_gaps_per_run),
             listed_at: AtomicI64::new(i64::MIN / 2),
@@ -212,29 +224,29 @@ impl Sync {
         let info = self.client.exchange_info().await?;
         let wanted = universe::enabled(&self.db).await.map_err(database)?;
         let now = cycle.now();
+        let listed = universe::note_listing(&self.db, &info, now).await.map_err(database)?;
         let mut params = Vec::new();
         for s in info.symbols.iter().filter(|s| wanted.iter().any(|w| **w == *s.symbol)) {
-            let status = if s.is_trading() { "TRADING" } else { "OFF" };
             params.extend(values![
                 s.symbol.as_str(),
                 s.base_asset.as_str(),
                 s.quote_asset.as_str(),
-                status,
+                // The market's word for what is in the universe; the venue's is in `listings`.
+                "TRADING",
                 s.tick_size(),
                 s.step_size(),
                 s.min_notional(),
                 now,
             ]);
         }
-        let commit = Commit::new().with(Statement::bulk(
+        let commit = Commit::new().with(listed).with(Statement::bulk(
             "insert into market.symbols
                (symbol, base_asset, quote_asset, status, price_tick, qty_step, min_notional,
                 updated_at)
              values ($1, $2, $3, $4, $5, $6, $7, $8)
              on conflict (symbol) do update set
                base_asset = excluded.base_asset, quote_asset = excluded.quote_asset,
-               status = excluded.status, price_tick = excluded.price_tick,
-               qty_step = excluded.qty_step, min_notional = excluded.min_notional,
+               price_tick = excluded.price_tick, qty_step = excluded.qty_step, min_notional = excluded.min_notional,
                updated_at = excluded.updated_at",
             8,
             params,
@@ -243,15 +255,36 @@ impl Sync {
     }
 
     async fn tracks(&self) -> Result<Vec<Track>, Stop> {
-        let coverage = view::coverage(&self.db).await.map_err(database)?;
-        let track = |c: view::Coverage| Track {
-            symbol: Arc::from(c.symbol),
-            wanted_from: c.wanted_from,
-            covered_from: c.from,
-            covered_until: c.until,
-            last_open: c.last_open,
-        };
-        Ok(coverage.into_iter().map(track).collect())
+        let rows = self
+            .db
+            .query(
+                "select symbol, wanted_from, covered_from, covered_until, last_open_time
+                 from ingest.klines_cursor where window_label = $1",
+                values![BASE],
+            )
+            .await
+            .map_err(database)?;
+        let known: Result<BTreeMap<Arc<str>, Track>, DbError> = rows
+            .iter()
+            .map(|row| {
+                let symbol = row.shared_text(0)?;
+                let track = Track {
+                    symbol: Arc::clone(&symbol),
+                    wanted_from: row.time(1)?,
+                    covered_from: row.opt_time(2)?,
+                    covered_until: row.opt_time(3)?,
+                    last_open: row.opt_time(4)?,
+                    ends: None,
+                };
+                Ok((symbol, track))
+            })
+            .collect();
+        let mut known = known.map_err(database)?;
+        let tracked = universe::tracked(&self.db, &self.windows).await.map_err(database)?;
+        let tracks = tracked.into_iter().filter_map(|Tracked { symbol, until }| {
+            known.remove(&symbol).map(|track| Track { ends: until, ..track })
+        });
+        Ok(tracks.collect())
     }
 
     async fn symbol(
@@ -264,7 +297,7 @@ impl Sync {
         self.repair(cycle, &track, report).await?;
         self.back(cycle, &mut track, share, report).await?;
         self.forward(cycle, &mut track, share, report).await?;
-        let edge = self.edge();
+        let edge = track.limit(self.edge());
         let known = track.covered_until.unwrap_or(track.wanted_from);
         report.behind_ms = report.behind_ms.max((edge - known).0);
         Ok(())
@@ -285,8 +318,8 @@ impl Sync {
     ) -> Result<(), Stop> {
         let begin = track.covered_until.unwrap_or(track.wanted_from);
         let mut next = begin;
-        while next < self.edge() && !cycle.cancelled() {
-            let edge = self.edge();
+        while next < track.limit(self.edge()) && !cycle.cancelled() {
+            let edge = track.limit(self.edge());
             let far = (edge - next).0 > PAGE as i64 * MINUTE.0;
             let client = if far { self.client.backfill() } else { self.client.clone() };
             // The newest candle that is stored is read once more: if the venue has changed it
@@ -306,6 +339,9 @@ impl Sync {
                 Some(last) => last.open_time + MINUTE,
                 // Silence. For a while it may be late news; for a day it is an answer.
                 None if edge - next >= UNLISTED_AFTER && page.rows.len() < PAGE => edge,
+                // Of a symbol that was disabled nothing more will come: its last windows must not
+                // keep all others waiting for a day.
+                None if track.ends == Some(edge) => edge,
                 None => {
                     if !commit.is_empty() {
                         self.step(cycle, commit).await?;

@@ -4,4 +4,5 @@ mod engines;
 mod matrices;
 mod sampling;
 mod sync;
+mod universe;
 mod world;

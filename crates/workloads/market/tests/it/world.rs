@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use watchbell_clock::Clock;
 use watchbell_core::port::StoreError;
 use watchbell_core::{
-    BoxFuture, Cause, Commit, Condition, Cover, Cycle, CycleId, CycleInput, Done, Fault, Host,
-    Millis, NewEvent, Statement, Time, Token, Trigger, Value, WindowHashes, WindowSpec, Worker,
-    values,
+    BoxFuture, Cause, Commit, Condition, Cover, Cycle, CycleId, CycleInput, Done, EventRecord,
+    Fault, Host, Millis, NewEvent, Statement, Time, Token, Trigger, Value, WindowHashes,
+    WindowSpec, Worker, values,
 };
 use watchbell_db::{Database, Engine};
 use watchbell_market::{CallLog, Config, LINE, MARKET_SAMPLER, MARKET_SYNC, VENUE};
@@ -202,8 +202,15 @@ impl World {
         cause: Cause,
         input: CycleInput,
     ) -> Result<Done, Fault> {
+        let cycle = self.cycle(worker, cause, input);
+        let done = drive(&self.clock, worker.run(&cycle)).await?;
+        self.host.step(done.commit.clone()).await?;
+        Ok(done)
+    }
+
+    fn cycle(&self, worker: &Arc<dyn Worker>, cause: Cause, input: CycleInput) -> Cycle {
         let host: Arc<dyn Host> = Arc::<TestHost>::clone(&self.host);
-        let cycle = Cycle {
+        Cycle {
             id: CycleId(1),
             worker: worker.define().name,
             cause,
@@ -212,10 +219,61 @@ impl World {
             started_at: self.clock.now(),
             input,
             host,
-        };
-        let done = drive(&self.clock, worker.run(&cycle)).await?;
-        self.host.step(done.commit.clone()).await?;
-        Ok(done)
+        }
+    }
+
+    fn worker(&self, name: &str) -> &Arc<dyn Worker> {
+        let found = self.workers.iter().find(|w| w.define().name.as_ref() == name);
+        found.unwrap_or_else(|| panic!("no worker {name}"))
+    }
+
+    /// One cycle of a worker that ticks.
+    pub(crate) async fn tick(&self, name: &str) -> Result<Done, Fault> {
+        let cause = Cause::Tick { due: self.clock.now() };
+        self.run(self.worker(name), cause, CycleInput::None).await
+    }
+
+    /// One job of the worker `name`.
+    pub(crate) async fn job(
+        &self,
+        name: &str,
+        kind: &str,
+        payload: serde_json::Value,
+    ) -> Result<Done, Fault> {
+        let input = CycleInput::Job { kind: kind.to_owned(), payload };
+        self.run(self.worker(name), Cause::Job { id: 1 }, input).await
+    }
+
+    /// One event for the worker `name`.
+    pub(crate) async fn event(&self, name: &str, event: EventRecord) -> Result<Done, Fault> {
+        let cause = Cause::Event { id: event.id };
+        self.run(self.worker(name), cause, CycleInput::Event(event)).await
+    }
+
+    /// The scope that a window of the series `name` has, asked for now.
+    pub(crate) async fn scope(&self, name: &str, start: Time) -> Vec<String> {
+        self.worker(name).scope(start).await.unwrap()
+    }
+
+    /// The window of the series `name` that begins at `start`, whatever its inputs.
+    pub(crate) async fn window_of(
+        &self,
+        name: &str,
+        length: Millis,
+        start: Time,
+    ) -> Result<Done, Fault> {
+        let scope = self.scope(name, start).await;
+        let end = start + length;
+        let cause = Cause::Window { series: name.into(), start, end, version: 1 };
+        self.run(self.worker(name), cause, CycleInput::Scope(scope)).await
+    }
+
+    /// The same, computed and not published.
+    pub(crate) async fn rehearse(&self, name: &str, length: Millis, start: Time) -> Done {
+        let worker = self.worker(name);
+        let cause = Cause::Window { series: name.into(), start, end: start + length, version: 1 };
+        let cycle = self.cycle(worker, cause, CycleInput::Scope(self.scope(name, start).await));
+        drive(&self.clock, worker.run(&cycle)).await.unwrap()
     }
 
     /// Runs each window of the sampler that ends by `until` and whose inputs are covered, shorter

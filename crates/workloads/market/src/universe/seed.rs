@@ -1,0 +1,55 @@
+//! The universe of the configuration, brought into the store at a start.
+
+use watchbell_core::{Commit, Millis, Statement, Time, values};
+use watchbell_db::{Database, DbError};
+
+use super::UnknownSymbol;
+use super::change::{By, Universe, Wish, WishError, cursor};
+
+/// Brings the universe to what the configuration lists: its symbols are enabled in its order,
+/// symbols that an earlier configuration listed and this one does not are disabled. What a person
+/// disabled, or enabled by command, stays so.
+///
+/// # Errors
+/// When a symbol cannot be split or the database fails; nothing is changed then.
+pub async fn seed(
+    db: &Database,
+    symbols: &[String],
+    windows: &[Millis],
+    history_from: Time,
+    now: Time,
+) -> Result<(), SeedError> {
+    let universe = Universe::load(db).await?;
+    let plan = universe.plan(&Wish::Configure(symbols.to_vec())).map_err(|e| match e {
+        WishError::Symbol(unknown) => SeedError::Symbol(unknown),
+        WishError::Absent(symbol) => SeedError::Symbol(UnknownSymbol(symbol)),
+    })?;
+    let mut commit = Commit::new();
+    for symbol in symbols {
+        commit.push(cursor(&symbol.as_str().into(), history_from, now));
+    }
+    plan.write(&universe, By::Config, now, &mut commit).map_err(SeedError::Metadata)?;
+    for (i, length) in windows.iter().enumerate() {
+        commit.push(Statement::new(
+            "insert into settings.windows (window_label, duration_ms, bins_default, display_order)
+             values ($1, $2, 128, $3) on conflict (window_label) do nothing",
+            values![length.exact(), *length, i as i64 + 1],
+        ));
+    }
+    db.apply(commit.statements).await?;
+    Ok(())
+}
+
+/// Why the universe could not be seeded.
+#[derive(Debug, thiserror::Error)]
+pub enum SeedError {
+    /// A symbol cannot be split.
+    #[error(transparent)]
+    Symbol(#[from] UnknownSymbol),
+    /// A row's metadata has no JSON.
+    #[error("cannot write the metadata of a symbol")]
+    Metadata(#[source] serde_json::Error),
+    /// The database failed.
+    #[error("cannot store the universe")]
+    Database(#[from] DbError),
+}

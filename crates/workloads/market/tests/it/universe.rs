@@ -1,0 +1,364 @@
+//! The universe through time: who is in which window, what the validation does, what operators ask.
+
+use serde_json::json;
+use watchbell_core::{Millis, Statement, Time, values};
+use watchbell_market::{
+    Config, UNIVERSE_CHANGED, UNIVERSE_DESK, UNIVERSE_VALIDATION, drift, universe,
+};
+use watchbell_testkit::NOW;
+
+use crate::world::{MINUTE, SYMBOLS, World, engines};
+
+const HALF: Millis = Millis::from_mins(30);
+const SAMPLER: &str = "window-sampler-30m";
+
+fn config() -> Config {
+    Config { windows: vec![HALF], sampling: false, ..Config::default() }
+}
+
+async fn to(w: &World, at: Time) {
+    w.pass(at - w.clock.now());
+    w.sync().await.unwrap();
+}
+
+async fn validate(w: &World) -> serde_json::Value {
+    w.tick(UNIVERSE_VALIDATION).await.unwrap().summary
+}
+
+/// `symbol` as it is, in a few words.
+async fn state(w: &World, symbol: &str) -> String {
+    let all = universe(&w.db, w.clock.now()).await.unwrap();
+    let row = all.into_iter().find(|r| &*r.symbol == symbol).unwrap();
+    let by = row.disabled_by.map_or_else(String::new, |by| format!(" by {by}"));
+    let reason = row.reason.map_or_else(String::new, |r| format!(": {r}"));
+    format!("{}{by}{reason}", if row.enabled { "enabled" } else { "disabled" })
+}
+
+/// Section 11.5 (d).
+#[tokio::test]
+async fn a_symbol_that_is_disabled_within_a_window_stays_in_it_and_is_not_in_the_next() {
+    for engine in engines() {
+        let w = World::on(engine, &config(), Millis::from_hours(6), "").await;
+        w.sync().await.unwrap();
+        assert_eq!(w.windows(NOW).await.len(), 12);
+
+        to(&w, NOW + MINUTE * 10).await;
+        let eth = json!({"symbols": ["ETHUSDT"]});
+        let done = w.job(UNIVERSE_DESK, "universe.disable", eth.clone()).await.unwrap();
+        assert_eq!(done.summary["disabled"], json!(["ETHUSDT"]));
+        assert_eq!(state(&w, "ETHUSDT").await, "disabled by user");
+        let changed = w.seen().events.pop().unwrap();
+        assert_eq!(changed.kind, UNIVERSE_CHANGED);
+        assert_eq!(changed.payload["disabled"], json!(["ETHUSDT"]));
+        assert_eq!(
+            (&changed.payload["by"], &changed.payload["enabled"]),
+            (&json!("user"), &json!([]))
+        );
+
+        // Long after, for the scope does not depend on when it is asked for.
+        to(&w, NOW + MINUTE * 95).await;
+        assert!(w.seen().covered("ETHUSDT", NOW, NOW + HALF), "its last window has its candles");
+        assert!(!w.seen().covered("ETHUSDT", NOW, NOW + HALF + MINUTE), "and no more");
+        assert_eq!(w.scope(SAMPLER, NOW - HALF).await, SYMBOLS);
+        assert_eq!(w.scope(SAMPLER, NOW).await, SYMBOLS);
+        let without = ["BTCUSDT", "SOLUSDT"];
+        assert_eq!(w.scope(SAMPLER, NOW + HALF).await, without);
+        let with = w.window(HALF, NOW).await.unwrap();
+        assert_eq!((&with.summary["symbols"], &with.summary["unlisted"]), (&json!(3), &json!([])));
+        let next = w.window(HALF, NOW + HALF).await.unwrap();
+        assert_eq!(next.summary["symbols"], 2);
+
+        // Enabled within the window that begins at +90: it joins the one after.
+        let done = w.job(UNIVERSE_DESK, "universe.enable", eth).await.unwrap();
+        assert_eq!(done.summary["enabled"], json!(["ETHUSDT"]));
+        to(&w, NOW + MINUTE * 151).await;
+        assert_eq!(w.scope(SAMPLER, NOW + HALF * 3).await, without);
+        assert_eq!(w.scope(SAMPLER, NOW + HALF * 4).await, SYMBOLS);
+        w.window(HALF, NOW + HALF * 4).await.unwrap();
+        // What it missed meanwhile has been fetched as well.
+        w.assert_whole(NOW - Millis::from_hours(6), NOW + MINUTE * 150).await;
+        let history = "select count(*) from settings.universe_changes where symbol = 'ETHUSDT'";
+        assert_eq!(w.count(history).await, 3);
+        for change in
+            ["update settings.universe_changes set at = 0", "delete from settings.universe_changes"]
+        {
+            let refused = w.db.apply(vec![Statement::new(change, vec![])]).await.unwrap_err();
+            assert!(refused.to_string().contains("only ever added to"), "{refused}");
+        }
+    }
+}
+
+/// A symbol that falls silent keeps nobody waiting: it is disabled after three bad looks, its open
+/// window is given up with the reason, the next one goes on without it, and it returns by itself.
+#[tokio::test]
+async fn a_symbol_that_the_venue_no_longer_carries_leaves_and_returns() {
+    for engine in engines() {
+        let w = World::on(engine, &config(), Millis::from_hours(2), "").await;
+        w.sync().await.unwrap();
+        assert_eq!(validate(&w).await["capable"], 3);
+        let silent = format!("klines:missing:symbol=ETHUSDT,from={NOW},to={}", NOW + HALF * 3);
+        w.set_faults(&silent);
+        let mut looks = Vec::new();
+        for minute in 1..=7 {
+            to(&w, NOW + MINUTE * minute).await;
+            let summary = validate(&w).await;
+            assert!(summary["outage"].is_null(), "{summary}");
+            looks.push(state(&w, "ETHUSDT").await);
+        }
+        // Its newest candle closed at NOW; the clock stands on full minutes.
+        let off = "disabled by auto: STALE_KLINES";
+        assert_eq!(looks, ["enabled", "enabled", "enabled", "enabled", off, off, off]);
+        assert_eq!(w.seen().count(UNIVERSE_CHANGED, "universe"), 1);
+
+        to(&w, NOW + MINUTE * 31).await;
+        to(&w, NOW + MINUTE * 32).await;
+        to(&w, NOW + MINUTE * 61).await;
+        let given_up = w.window(HALF, NOW).await.unwrap_err().to_string();
+        assert_eq!(given_up, "INCOMPLETE: ETHUSDT has 0 of 30 candles");
+        assert!(
+            w.seen().covered("ETHUSDT", NOW, NOW + HALF),
+            "so that it is given up, not waited for"
+        );
+        assert_eq!(w.window(HALF, NOW + HALF).await.unwrap().summary["symbols"], 2);
+
+        // The venue has it again.
+        to(&w, NOW + MINUTE * 95).await;
+        let mut looks = Vec::new();
+        for minute in 96..=98 {
+            to(&w, NOW + MINUTE * minute).await;
+            validate(&w).await;
+            looks.push(state(&w, "ETHUSDT").await);
+        }
+        assert_eq!(looks, [off, off, "enabled"]);
+        assert_eq!(w.scope(SAMPLER, NOW + HALF * 3).await, ["BTCUSDT", "SOLUSDT"]);
+        assert_eq!(w.scope(SAMPLER, NOW + HALF * 4).await, SYMBOLS);
+        let log: Vec<_> = drift(&w.db, 100).await.unwrap();
+        let of = |action: &str| log.iter().filter(|d| d.action == action).count();
+        assert_eq!((of("disabled"), of("noticed")), (1, 1), "{log:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_person_disabled_stays_disabled() {
+    let w = World::with(&config(), Millis::from_hours(1), "").await;
+    w.sync().await.unwrap();
+    let sol = json!({"symbols": ["SOLUSDT"]});
+    w.job(UNIVERSE_DESK, "universe.disable", sol).await.unwrap();
+    for minute in 1..=6 {
+        to(&w, NOW + MINUTE * minute).await;
+        assert_eq!(validate(&w).await["enabled"], 2);
+    }
+    // Nor does a start with a configuration that lists it.
+    let all = SYMBOLS.map(str::to_owned);
+    watchbell_market::seed(&w.db, &all, &[HALF], NOW, w.clock.now()).await.unwrap();
+    assert_eq!(state(&w, "SOLUSDT").await, "disabled by user");
+}
+
+#[tokio::test]
+async fn an_outage_changes_nothing() {
+    let w = World::with(&config(), Millis::from_hours(1), "").await;
+    w.sync().await.unwrap();
+    validate(&w).await;
+    w.set_faults("*:503");
+    for _ in 0..30 {
+        w.pass(MINUTE);
+        w.sync().await.unwrap_err();
+        validate(&w).await;
+    }
+    let summary = validate(&w).await;
+    assert!(summary["outage"].as_str().unwrap().starts_with("no enabled symbol has fresh data"));
+    assert_eq!((&summary["enabled"], &summary["capable"]), (&json!(3), &json!(0)));
+    let off = "select count(*) from settings.coin_universe where enabled = 0";
+    assert_eq!(w.count(off).await, 0);
+    let stepped = "select count(*) from settings.universe_validation where bad_streak > 0";
+    assert_eq!(w.count(stepped).await, 0);
+    w.set_faults("");
+    w.pass(Millis::from_mins(3));
+    w.settle().await;
+    assert!(validate(&w).await["outage"].is_null());
+}
+
+#[tokio::test]
+async fn a_late_synchronisation_is_not_the_symbols_fault() {
+    let w = World::with(&config(), Millis::from_hours(1), "").await;
+    w.sync().await.unwrap();
+    validate(&w).await;
+    // One symbol's cursor is far behind; the venue has all of it.
+    let behind = "update ingest.klines_cursor set last_open_time = $1 where symbol = 'BTCUSDT'";
+    for minute in 1..=9 {
+        to(&w, NOW + MINUTE * minute).await;
+        let old = Statement::new(behind, values![NOW - Millis::from_mins(20)]);
+        w.db.apply(vec![old]).await.unwrap();
+        let summary = validate(&w).await;
+        assert_eq!((&summary["capable"], &summary["probes"]), (&json!(3), &json!(1)));
+        assert_eq!(summary["drift"]["BTCUSDT"], json!(["STALE_KLINES"]));
+    }
+    assert_eq!(state(&w, "BTCUSDT").await, "enabled");
+}
+
+#[tokio::test]
+async fn drift_between_tables_is_mended() {
+    for engine in engines() {
+        let w = World::on(engine, &config(), Millis::from_hours(1), "").await;
+        w.sync().await.unwrap();
+        w.db.apply(vec![
+            Statement::new(
+                "update market.symbols set status = 'OFF' where symbol = 'BTCUSDT'",
+                vec![],
+            ),
+            Statement::new("delete from ingest.klines_cursor where symbol = 'ETHUSDT'", vec![]),
+            Statement::new(
+                "insert into market.symbols (symbol, base_asset, quote_asset, status, updated_at)
+                 values ('LTCUSDT', 'LTC', 'USDT', 'TRADING', 0)",
+                vec![],
+            ),
+        ])
+        .await
+        .unwrap();
+        let summary = validate(&w).await;
+        assert_eq!(summary["drift"]["BTCUSDT"], json!(["MARKET_MIRROR_MISMATCH"]));
+        let eth = summary["drift"]["ETHUSDT"].to_string();
+        assert!(eth.contains("CURSOR_MISSING"), "{eth}");
+        w.sync().await.unwrap();
+        assert_eq!(validate(&w).await["drift"], json!({}));
+        let trading = "select count(*) from market.symbols where status = 'TRADING'";
+        assert_eq!(w.count(trading).await, 3);
+    }
+}
+
+#[tokio::test]
+async fn clients_may_ask_for_less_and_not_for_more() {
+    let w = World::with(&config(), Millis::from_hours(1), "").await;
+    w.sync().await.unwrap();
+    let asked = json!({"symbols": ["BTCUSDT", "ETHUSDT", "LTCUSDT"]});
+    let done = w.job(UNIVERSE_DESK, "universe.request", asked).await.unwrap();
+    assert_eq!(done.summary["effective"], json!(["BTCUSDT", "ETHUSDT"]));
+    assert_eq!(done.summary["mismatched"], json!(["LTCUSDT"]));
+    let event = w.seen().events.pop().unwrap();
+    assert_eq!(event.payload["unrequested"], json!(["SOLUSDT"]));
+    assert_eq!(validate(&w).await["drift"]["LTCUSDT"], json!(["CSR_SSR_MISMATCH"]));
+    let rows = universe(&w.db, w.clock.now()).await.unwrap();
+    let effective = |s: &str| rows.iter().any(|r| &*r.symbol == s && r.effective);
+    assert!(effective("BTCUSDT") && !effective("SOLUSDT") && !effective("LTCUSDT"));
+    // It narrows what is shown and the mood, not what is kept of the market.
+    assert_eq!(w.scope(SAMPLER, NOW).await, SYMBOLS);
+    let done = w.job(UNIVERSE_DESK, "universe.request", json!({"symbols": null})).await.unwrap();
+    assert_eq!(done.summary["effective"], json!(SYMBOLS));
+    assert_eq!(validate(&w).await["drift"], json!({}));
+}
+
+#[tokio::test]
+async fn a_synchronisation_with_the_venue_takes_its_pairs() {
+    for engine in engines() {
+        let w = World::on(engine, &config(), Millis::from_hours(1), "").await;
+        w.sync().await.unwrap();
+        let asked = json!({"coins": ["SOL", "BTC", "BTCUP"]});
+        let preview = w.job(UNIVERSE_DESK, "universe.preview", asked.clone()).await.unwrap();
+        assert_eq!(preview.summary["preview"], true);
+        assert_eq!(preview.summary["disabled"], json!(["ETHUSDT"]));
+        assert_eq!(w.count("select count(*) from ext.binance_symbols_preview").await, 2);
+        assert_eq!(state(&w, "ETHUSDT").await, "enabled", "a preview changes nothing");
+        assert_eq!(w.seen().count(UNIVERSE_CHANGED, "universe"), 0);
+
+        let done = w.job(UNIVERSE_DESK, "universe.sync", asked).await.unwrap();
+        for what in ["disabled", "updated", "inserted", "pairs", "leveraged"] {
+            assert_eq!(done.summary[what], preview.summary[what], "{what}");
+        }
+        let symbols: Vec<_> =
+            done.summary["pairs"].as_array().unwrap().iter().map(|p| &p["symbol"]).collect();
+        assert_eq!(symbols, ["SOLUSDT", "BTCUSDT"]);
+        let ousted = "disabled by user: not among the synchronised pairs";
+        assert_eq!(state(&w, "ETHUSDT").await, ousted);
+        let noted = "select count(*) from settings.universe_batch_ops where state = 'done'";
+        assert_eq!(w.count(noted).await, 1);
+
+        for (kind, payload, says) in [
+            ("universe.sync", json!({"coins": ["btc"]}), "`btc` is not a coin"),
+            ("universe.sync", json!({"coins": ["DOGE"]}), "the venue lists no pair"),
+            ("universe.enable", json!({"symbols": ["ABCXYZ"]}), "cannot split the symbol"),
+            ("universe.disable", json!({"symbols": ["LTCUSDT"]}), "the universe has no symbol"),
+            ("universe.disable", json!({"symbol": "X"}), "the job's payload does not fit"),
+            ("universe.burn", json!({}), "the universe's desk knows no job"),
+        ] {
+            let refused = w.job(UNIVERSE_DESK, kind, payload).await.unwrap_err();
+            assert!(matches!(refused, watchbell_core::Fault::Permanent(_)));
+            assert!(refused.to_string().starts_with(says), "{refused}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_inbox_is_carried_out_and_refuses_what_it_cannot() {
+    for engine in engines() {
+        let w = World::on(engine, &config(), Millis::from_hours(1), "").await;
+        w.sync().await.unwrap();
+        for symbols in [r#"["NONSENSE"]"#, r#"["BTCUSDT","ADAUSDT"]"#] {
+            let sql = "insert into settings.universe_batch_ops (at, symbols) values ($1, $2)";
+            w.db.apply(vec![Statement::new(sql, values![NOW, symbols])]).await.unwrap();
+        }
+        assert_eq!(validate(&w).await["batches"], 2);
+        let rows = w
+            .db
+            .query("select state, enabled, disabled, error from settings.universe_batch_ops order by id", vec![])
+            .await
+            .unwrap();
+        assert_eq!(rows[0].text(0).unwrap(), "refused");
+        assert!(rows[0].text(3).unwrap().starts_with("cannot split the symbol `NONSENSE`"));
+        assert_eq!(rows[1].text(0).unwrap(), "done");
+        assert_eq!((rows[1].i64(1).unwrap(), rows[1].i64(2).unwrap()), (1, 2));
+        assert_eq!(validate(&w).await["batches"], 0);
+        let enabled = "select count(*) from settings.coin_universe where enabled = 1";
+        assert_eq!(w.count(enabled).await, 2);
+    }
+}
+
+#[tokio::test]
+async fn a_start_with_another_configuration_moves_the_universe_from_then_on() {
+    for engine in engines() {
+        let w = World::on(engine, &config(), Millis::from_hours(1), "").await;
+        let at = NOW + MINUTE * 5;
+        let list = ["SOLUSDT", "BTCUSDT", "ADAUSDT"].map(str::to_owned);
+        for _ in 0..2 {
+            watchbell_market::seed(&w.db, &list, &[HALF], NOW, at).await.unwrap();
+        }
+        w.sync().await.unwrap();
+        assert_eq!(w.scope(SAMPLER, NOW).await, SYMBOLS);
+        assert_eq!(w.scope(SAMPLER, NOW + HALF).await, list);
+        assert_eq!(state(&w, "ETHUSDT").await, "disabled");
+        // The second start found nothing to do.
+        assert_eq!(w.count("select count(*) from settings.universe_changes").await, 3 + 4);
+        let mirrored = "select count(*) from market.symbols where status = 'OFF'";
+        assert_eq!(w.count(mirrored).await, 1);
+    }
+}
+
+/// Section 1.3: a symbol leaves the sampling at the end of a cycle.
+#[tokio::test]
+async fn a_symbol_that_leaves_is_sampled_until_its_cycle_is_over() {
+    let config = Config { sampling: true, ..config() };
+    let w = World::with(&config, Millis::from_hours(1), "").await;
+    w.sync().await.unwrap();
+    w.sample_for(MINUTE * 2).await;
+    w.job(UNIVERSE_DESK, "universe.disable", json!({"symbols": ["ETHUSDT"]})).await.unwrap();
+    w.sample_for(MINUTE * 4).await;
+    let newest = |symbol: &str| {
+        let sql = format!("select max(ts) from str_aux.samples_5s where symbol = '{symbol}'");
+        let db = &w.db;
+        async move { db.query_one(sql, vec![]).await.unwrap().time(0).unwrap() }
+    };
+    let last = newest("ETHUSDT").await;
+    assert_eq!(last, last.floor(Millis::from_secs(40)), "at the end of a cycle");
+    assert!(newest("BTCUSDT").await - last > MINUTE);
+    let whole = "select count(*) from str_aux.cycles_40s
+        where symbol = 'ETHUSDT' and points < 8 and cycle_start > (
+          select min(cycle_start) from str_aux.cycles_40s)";
+    assert_eq!(w.count(whole).await, 0, "no cycle of it is cut");
+    let closed =
+        w.db.query_one(
+            "select max(cycle_start) from str_aux.cycles_40s where symbol = 'ETHUSDT'",
+            vec![],
+        )
+        .await
+        .unwrap();
+    assert_eq!(closed.time(0).unwrap() + Millis::from_secs(40), last);
+}

@@ -50,8 +50,14 @@ pub(crate) fn catalog(market: &Market) -> Catalog {
     of_market.push(watchbell_market::matrices::MATRICES.to_owned());
     of_market.extend(windows(watchbell_market::matrices::series_name));
     of_market.extend(windows(watchbell_market::mea::series_name));
+    of_market.extend(windows(watchbell_market::mood::series_name));
     of_market.extend(
-        [watchbell_market::UNIVERSE_VALIDATION, watchbell_market::UNIVERSE_DESK].map(str::to_owned),
+        [
+            watchbell_market::mood::MOOD_REFRESH,
+            watchbell_market::UNIVERSE_VALIDATION,
+            watchbell_market::UNIVERSE_DESK,
+        ]
+        .map(str::to_owned),
     );
     let own = [watchbell_engine::health::HEALTH_SCAN, watchbell_engine::health::HOUSEKEEPING];
     let market: Vec<WorkerName> = of_market.into_iter().map(WorkerName::from).collect();

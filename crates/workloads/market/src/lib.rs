@@ -12,6 +12,7 @@
 pub mod analytics;
 pub mod matrices;
 pub mod mea;
+pub mod mood;
 mod sampler;
 mod samples;
 mod schema;
@@ -45,7 +46,7 @@ pub const DEFAULT_SYMBOLS: [&str; 7] =
 pub const BASE_CYCLE: Millis = analytics::point::CYCLE;
 
 /// How the market is observed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Lengths of the windows, ascending.
     pub windows: Vec<Millis>,
@@ -67,6 +68,8 @@ pub struct Config {
     pub mea: mea::Config,
     /// How often the universe is validated.
     pub validation_interval: Millis,
+    /// How moods are made.
+    pub mood: mood::MoodConfig,
 }
 
 impl Config {
@@ -90,6 +93,7 @@ impl Default for Config {
             matrices: matrices::Config::default(),
             mea: mea::Config::default(),
             validation_interval: Millis::from_secs(60),
+            mood: mood::MoodConfig::default(),
         }
     }
 }
@@ -97,7 +101,9 @@ impl Default for Config {
 /// The series of windows of one length, each after the one that it follows.
 #[must_use]
 pub fn chain(length: Millis) -> Vec<String> {
-    vec![series_name(length), matrices::series_name(length), mea::series_name(length)]
+    [series_name, matrices::series_name, mea::series_name, mood::series_name]
+        .map(|name| name(length))
+        .into()
 }
 
 /// What the workers of this workload are, in the order of [`workers`]: for checks that open nothing.
@@ -112,6 +118,9 @@ pub fn definitions(config: &Config) -> Vec<Definition> {
     all.push(matrices::live_definition(config.matrices.refresh));
     all.extend(config.ascending().map(|length| matrices::window_definition(length, settle)));
     all.extend(config.ascending().map(|length| mea::definition(length, settle)));
+    let mood = |length| mood::definition(length, settle, &mea::series_name(length));
+    all.extend(config.ascending().map(mood));
+    all.push(mood::refresh_definition());
     all.push(universe::validation_definition(config.validation_interval));
     all.push(universe::desk_definition());
     all
@@ -145,6 +154,13 @@ pub fn workers(
         let mea = config.mea.clone();
         workers.push(Arc::new(mea::MeaWorker::new(db.clone(), length, config.settle, mea)));
     }
+    for length in config.ascending() {
+        let (settle, input, mood) = (config.settle, mea::series_name(length), config.mood.clone());
+        let worker = mood::MoodWorker::new(db.clone(), length, settle, input, mood);
+        workers.push(Arc::new(worker));
+    }
+    let lengths = config.ascending().collect();
+    workers.push(Arc::new(mood::Refresh::new(db.clone(), lengths, config.mood.clone())));
     workers.push(Arc::new(universe::Validation::new(
         db.clone(),
         client.clone(),

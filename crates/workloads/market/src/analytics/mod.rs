@@ -17,7 +17,7 @@ pub mod fm;
 pub mod hash;
 pub mod idhr;
 pub mod intrinsic;
-mod math;
+pub(crate) mod math;
 mod order;
 pub mod point;
 pub mod shift;

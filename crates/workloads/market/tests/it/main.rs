@@ -2,6 +2,7 @@
 
 mod engines;
 mod matrices;
+mod mood;
 mod sampling;
 mod sync;
 mod universe;

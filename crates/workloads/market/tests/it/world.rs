@@ -349,12 +349,6 @@ impl World {
         worker.first_window(from).await.unwrap()
     }
 
-    /// One cycle of a worker that runs by the clock.
-    pub(crate) async fn tick(&self, name: &str) -> Result<Done, Fault> {
-        let worker = self.workers.iter().find(|w| w.define().name.as_ref() == name).unwrap();
-        self.run(worker, Cause::Tick { due: self.clock.now() }, CycleInput::None).await
-    }
-
     pub(crate) async fn rows(&self, sql: &'static str) -> Vec<Vec<Value>> {
         let rows = self.db.query(sql, vec![]).await.unwrap();
         rows.iter().map(|r| r.values().to_vec()).collect()

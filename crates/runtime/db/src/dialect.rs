@@ -21,7 +21,7 @@
 //! alias must not have the name of a schema. A statement of which nothing is left is skipped.
 
 /// The schemas of Watchbell: real ones on PostgreSQL, a prefix of the table's name on SQLite.
-pub const SCHEMAS: [&str; 13] = [
+pub const SCHEMAS: [&str; 15] = [
     "ops",
     "ingest",
     "market",
@@ -35,6 +35,8 @@ pub const SCHEMAS: [&str; 13] = [
     "scan",
     "arena",
     "selfplay",
+    "audit",
+    "vitals",
 ];
 
 const PG: &str = "/*pg*/";

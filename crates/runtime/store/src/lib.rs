@@ -58,6 +58,7 @@ pub const LINE: Line = Line {
             name: "reasons",
             sql: include_str!("../migrations/0004_reasons.sql"),
         },
+        Migration { number: 5, name: "names", sql: include_str!("../migrations/0005_names.sql") },
     ],
 };
 

@@ -25,14 +25,26 @@ use crate::exit;
     disable_help_subcommand = true,
     after_long_help = format!("{TOP_HELP}\n\n{}", exit::HELP)
 )]
-pub struct Cli {
+pub struct CliWith<More: Subcommand> {
     /// What holds for every command.
     #[command(flatten)]
     pub global: Global,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: CommandWith<More>,
 }
+
+/// The commands of this crate alone.
+pub type Cli = CliWith<NoMore>;
+/// What can be asked for with the commands of this crate alone.
+pub type Command = CommandWith<NoMore>;
+/// A command of this crate, by who carries it out.
+pub type Task = TaskWith<NoMore>;
+
+/// No commands beside those of this crate: a workload has some of its own, and the binary that
+/// knows it brings them in.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum NoMore {}
 
 const TOP_HELP: &str = "\
 Examples:
@@ -69,9 +81,9 @@ pub struct Global {
     pub quiet: bool,
 }
 
-/// Everything that can be asked for.
+/// Everything that can be asked for, with the commands that the binary adds.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum CommandWith<More: Subcommand> {
     /// Run the main job on a simulated market: no configuration, no network
     #[command(after_long_help = DEMO_HELP)]
     Demo(DemoArgs),
@@ -88,6 +100,9 @@ pub enum Command {
     /// Asks and steers.
     #[command(flatten)]
     Ask(Ask),
+    /// What the binary adds.
+    #[command(flatten)]
+    More(More),
     /// Look after the store
     #[command(subcommand)]
     Db(DbCommand),
@@ -159,9 +174,11 @@ impl Ask {
 
 /// A command, by who carries it out.
 #[derive(Debug)]
-pub enum Task {
+pub enum TaskWith<More> {
     /// [`execute()`](crate::execute()) does.
     Ask(Ask),
+    /// The binary that brought it in.
+    More(More),
     /// Run the demonstration.
     Demo(DemoArgs),
     /// Run workers.
@@ -187,8 +204,9 @@ pub enum UpMode {
     Schedules,
 }
 
-impl From<Command> for Task {
-    fn from(command: Command) -> Self {
+impl<More: Subcommand> From<CommandWith<More>> for TaskWith<More> {
+    fn from(command: CommandWith<More>) -> Self {
+        use CommandWith as Command;
         match command {
             Command::Demo(args) => Self::Demo(args),
             Command::Up(args) => Self::Up(args, UpMode::Up),
@@ -196,6 +214,7 @@ impl From<Command> for Task {
             Command::Schedule(ScheduleCommand::Start(args)) => Self::Up(args, UpMode::Schedules),
             Command::Schedule(ScheduleCommand::Ask(ask)) => Self::Ask(Ask::Schedule(ask)),
             Command::Ask(ask) => Self::Ask(ask),
+            Command::More(more) => Self::More(more),
             Command::Db(command) => Self::Db(command),
             Command::Config(command) => Self::Config(command),
             Command::VenueSim(args) => Self::VenueSim(args),
@@ -748,8 +767,9 @@ pub struct VenueSimArgs {
 }
 
 /// Writes the completions of a shell.
-pub fn completions(shell: Shell, out: &mut dyn Write) {
-    clap_complete::generate(shell, &mut Cli::command(), "watchbell", &mut { out });
+pub fn completions<More: Subcommand>(shell: Shell, out: &mut dyn Write) {
+    let mut tree = CliWith::<More>::command();
+    clap_complete::generate(shell, &mut tree, "watchbell", &mut { out });
 }
 
 fn time(text: &str) -> Result<Time, String> {

@@ -1,8 +1,13 @@
 //! Progress of long work: bars on a terminal, a few plain lines elsewhere, nothing when quiet.
 
+use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use watchbell_core::Millis;
+
+use crate::print::thousands;
+use crate::print::time::span;
 
 /// Where progress is shown. Cheap to clone; all clones share the screen.
 #[derive(Debug, Clone)]
@@ -48,7 +53,7 @@ impl Progress {
     /// What suits the error stream: bars on a terminal, lines elsewhere, nothing when quiet.
     #[must_use]
     pub fn fitting(quiet: bool) -> Self {
-        use std::io::{IsTerminal, Write};
+        use std::io::{IsTerminal, Write as _};
         if quiet {
             Self::silent()
         } else if std::io::stderr().is_terminal() {
@@ -65,9 +70,16 @@ impl Progress {
         let bar = match &*self.0 {
             Kind::Bars(all) => {
                 let bar = all.add(ProgressBar::new(total));
-                let form = "{prefix:<24} {bar:24} {percent:>3} %  {human_pos}/{human_len} {msg}";
+                let form = "{prefix:<24} {bar:24} {percent:>3} %  {human_pos}/{human_len} {msg}  \
+                            {pace}";
                 if let Ok(style) = ProgressStyle::with_template(form) {
-                    bar.set_style(style.progress_chars("━━╌"));
+                    let pace = |state: &ProgressState, text: &mut dyn Write| {
+                        let left =
+                            Millis(i64::try_from(state.eta().as_millis()).unwrap_or(i64::MAX));
+                        // What the screen does not take is not shown.
+                        text.write_str(&pace(state.per_sec(), left)).unwrap_or_default();
+                    };
+                    bar.set_style(style.with_key("pace", pace).progress_chars("━━╌"));
                 }
                 bar.set_prefix(name.to_owned());
                 bar.set_message(unit.to_owned());
@@ -162,9 +174,32 @@ impl Step {
     }
 }
 
+/// How fast it goes and how long it will take: `1,204/s  2m3s left`. Nothing while neither is known.
+fn pace(per_second: f64, left: Millis) -> String {
+    let rate = match per_second {
+        n if !n.is_finite() || n <= 0.0 => return String::new(),
+        n if n < 10.0 => format!("{n:.1}/s"),
+        n => format!("{}/s", thousands(n as i64)),
+    };
+    if left.0 <= 0 { rate } else { format!("{rate}  {} left", span(left)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_pace_is_a_rate_and_the_time_that_is_left() {
+        for (rate, left, text) in [
+            (0.0, 5_000, ""),
+            (f64::NAN, 5_000, ""),
+            (0.42, 61_500, "0.4/s  1m1s left"),
+            (1_204.7, 123_000, "1,204/s  2m3s left"),
+            (33.0, 0, "33/s"),
+        ] {
+            assert_eq!(pace(rate, Millis(left)), text);
+        }
+    }
 
     #[test]
     fn plain_progress_is_sparse_and_never_goes_back() {

@@ -17,17 +17,22 @@ pub mod worker;
 use std::fmt::Write as _;
 
 /// Appends formatted text.
-pub(crate) fn add(text: &mut String, args: std::fmt::Arguments<'_>) {
+///
+/// # Panics
+/// Never: a string takes all text.
+pub fn add(text: &mut String, args: std::fmt::Arguments<'_>) {
     text.write_fmt(args).expect("a string takes all text");
 }
 
 /// `1 row`, `2 rows`.
-pub(crate) fn count(n: i64, one: &str, many: &str) -> String {
+#[must_use]
+pub fn count(n: i64, one: &str, many: &str) -> String {
     if n == 1 { format!("1 {one}") } else { format!("{} {many}", thousands(n)) }
 }
 
 /// `1,204`.
-pub(crate) fn thousands(n: i64) -> String {
+#[must_use]
+pub fn thousands(n: i64) -> String {
     let digits = n.unsigned_abs().to_string();
     let mut text = String::new();
     for (i, c) in digits.chars().enumerate() {
@@ -40,7 +45,8 @@ pub(crate) fn thousands(n: i64) -> String {
 }
 
 /// `48.2 MiB`.
-pub(crate) fn bytes(n: i64) -> String {
+#[must_use]
+pub fn bytes(n: i64) -> String {
     let mut value = n as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if value < 1024.0 {
@@ -58,7 +64,8 @@ pub(crate) fn hash(full: &str) -> &str {
 }
 
 /// A JSON value on one line: `symbols 7  candles 7` for a flat object, plain JSON otherwise.
-pub(crate) fn inline(value: &serde_json::Value) -> String {
+#[must_use]
+pub fn inline(value: &serde_json::Value) -> String {
     use serde_json::Value;
     match value {
         Value::Null => String::new(),
@@ -73,7 +80,8 @@ pub(crate) fn inline(value: &serde_json::Value) -> String {
 }
 
 /// Text cut to so many letters, with an ellipsis where something is missing; on one line.
-pub(crate) fn cut(text: &str, letters: usize) -> String {
+#[must_use]
+pub fn cut(text: &str, letters: usize) -> String {
     let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if line.chars().count() <= letters {
         return line;

@@ -12,7 +12,7 @@ pub struct Table {
 
 #[derive(Debug, Clone)]
 struct Column {
-    title: &'static str,
+    title: String,
     right: bool,
 }
 
@@ -62,10 +62,10 @@ impl From<String> for Cell {
 impl Table {
     /// A table with these columns; a title that begins with `>` is set to the right, for numbers.
     #[must_use]
-    pub fn new(titles: &[&'static str]) -> Self {
-        let columns = titles.iter().map(|t| match t.strip_prefix('>') {
-            Some(title) => Column { title, right: true },
-            None => Column { title: t, right: false },
+    pub fn new<T: AsRef<str>>(titles: &[T]) -> Self {
+        let columns = titles.iter().map(|t| match t.as_ref().strip_prefix('>') {
+            Some(title) => Column { title: title.to_owned(), right: true },
+            None => Column { title: t.as_ref().to_owned(), right: false },
         });
         Self { columns: columns.collect(), rows: Vec::new() }
     }
@@ -95,10 +95,10 @@ impl Table {
             .enumerate()
             .map(|(i, c)| {
                 let cells = self.rows.iter().map(|r| width(&r[i].text));
-                cells.chain([width(c.title)]).max().unwrap_or(0)
+                cells.chain([width(&c.title)]).max().unwrap_or(0)
             })
             .collect();
-        let header = self.columns.iter().map(|c| (c.title, Tone::Faint)).collect();
+        let header = self.columns.iter().map(|c| (c.title.as_str(), Tone::Faint)).collect();
         let rows = self.rows.iter().map(|r| r.iter().map(|c| (c.text.as_str(), c.tone)).collect());
         let mut text = String::new();
         for row in std::iter::once(header).chain(rows) {

@@ -152,7 +152,7 @@ fn completions_are_printed() {
     for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish]
     {
         let mut text = Vec::new();
-        completions(shell, &mut text);
+        completions::<watchbell_cli::NoMore>(shell, &mut text);
         assert!(String::from_utf8(text).unwrap().contains("venue-sim"), "{shell}");
     }
 }

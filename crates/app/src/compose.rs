@@ -15,6 +15,7 @@ use watchbell_engine::health::{HealthScan, Housekeeping};
 use watchbell_engine::{Node, Options};
 use watchbell_exec::{ExecWorker, Programs, Reaper};
 use watchbell_market::CallLog;
+use watchbell_market::ops::{self, Boot};
 use watchbell_server::Bound;
 use watchbell_venues::binance::{self, BinanceClient};
 
@@ -41,26 +42,9 @@ pub(crate) struct Running {
 
 /// The name of every worker that a configuration of the market leads to, and the built-in profiles.
 pub(crate) fn catalog(market: &Market) -> Catalog {
-    let windows = |name: fn(Millis) -> String| market.windows.iter().map(move |w| name(*w));
-    let mut of_market = vec![watchbell_market::MARKET_SYNC.to_owned()];
-    if market.sampling.enabled {
-        of_market.push(watchbell_market::MARKET_SAMPLER.to_owned());
-    }
-    of_market.extend(windows(watchbell_market::series_name));
-    of_market.push(watchbell_market::matrices::MATRICES.to_owned());
-    of_market.extend(windows(watchbell_market::matrices::series_name));
-    of_market.extend(windows(watchbell_market::mea::series_name));
-    of_market.extend(windows(watchbell_market::mood::series_name));
-    of_market.extend(
-        [
-            watchbell_market::mood::MOOD_REFRESH,
-            watchbell_market::UNIVERSE_VALIDATION,
-            watchbell_market::UNIVERSE_DESK,
-        ]
-        .map(str::to_owned),
-    );
+    let of_market = watchbell_market::definitions(&self::market(market));
     let own = [watchbell_engine::health::HEALTH_SCAN, watchbell_engine::health::HOUSEKEEPING];
-    let market: Vec<WorkerName> = of_market.into_iter().map(WorkerName::from).collect();
+    let market: Vec<WorkerName> = of_market.into_iter().map(|d| d.name).collect();
     let own: Vec<WorkerName> = own.into_iter().map(WorkerName::from).collect();
     let all: Vec<WorkerName> = market.iter().chain(&own).cloned().collect();
     let profiles = [
@@ -91,15 +75,16 @@ pub(crate) fn client(
         .map_err(|e| ControlError::invalid(Reason::from(e.to_string())))
 }
 
-fn market(config: &Config) -> watchbell_market::Config {
+/// The market of a configuration.
+pub(crate) fn market(market: &Market) -> watchbell_market::Config {
     watchbell_market::Config {
-        windows: config.market.windows.clone(),
-        settle: config.market.sampling.settle,
-        sync_interval: config.market.sync_interval,
-        poll: config.market.sampling.poll,
-        sampling: config.market.sampling.enabled,
-        max_gaps_per_run: config.market.repair.max_gaps_per_run,
-        hole_after: config.market.repair.hole_after,
+        windows: market.windows.clone(),
+        settle: market.sampling.settle,
+        sync_interval: market.sync_interval,
+        poll: market.sampling.poll,
+        sampling: market.sampling.enabled,
+        max_gaps_per_run: market.repair.max_gaps_per_run,
+        hole_after: market.repair.hole_after,
         ..watchbell_market::Config::default()
     }
 }
@@ -107,7 +92,7 @@ fn market(config: &Config) -> watchbell_market::Config {
 /// The definition of every worker, with the configuration's overrides applied. Opens nothing, so
 /// that a configuration is checked before anything is touched.
 pub(crate) fn definitions(config: &Config) -> Result<Vec<Definition>, ControlError> {
-    let mut all = watchbell_market::definitions(&market(config));
+    let mut all = watchbell_market::definitions(&market(&config.market));
     all.push(Housekeeping::definition().map_err(|e| ControlError::internal(e.to_string()))?);
     all.push(HealthScan::definition(config.node.health_scan));
     all.extend(config.programs.iter().map(|p| p.definition.clone()));
@@ -127,7 +112,7 @@ pub(crate) fn workers(
     log: CallLog,
 ) -> Result<Workers, ControlError> {
     let definitions = definitions(config)?;
-    let mut all = watchbell_market::workers(&market(config), db, client, log);
+    let mut all = watchbell_market::workers(&market(&config.market), db, client, log);
     let keep = port::Retention {
         cycles: config.retention.cycles,
         occurrences: config.retention.occurrences,
@@ -251,14 +236,8 @@ pub(crate) async fn start(config: &Config, run: Run) -> Result<Running, ControlE
     )
     .await
     .map_err(|e| ControlError::unavailable(watchbell_core::chain(&e)))?;
-    if node.recovered != port::Recovered::default() {
-        let r = node.recovered;
-        tracing::warn!(
-            "the last run ended without a stop: {} cycles, {} windows and {} jobs were taken back",
-            r.cycles,
-            r.windows,
-            r.jobs
-        );
+    if let Some(what) = taken_back(&node.recovered) {
+        tracing::warn!("the last run ended without a stop: {what} were taken back");
     }
     for (worker, need) in &node.softened {
         tracing::warn!("{worker} needs {need}, which the profile leaves out: it starts without");
@@ -269,6 +248,18 @@ pub(crate) async fn start(config: &Config, run: Run) -> Result<Running, ControlE
         } else {
             tracing::debug!("the files of artifact {path} are not on this node");
         }
+    }
+    let boot = Boot {
+        session: &session.id,
+        version: &session.app_version,
+        recovered: taken_back(&node.recovered),
+        profile: &config.profile.name,
+    };
+    if let Err(e) = ops::booted(&opened.db, &boot, now).await {
+        node.shutdown("could not note its boot")
+            .await
+            .map_err(|e| ControlError::unavailable(watchbell_core::chain(&e)))?;
+        return Err(installation::trouble(&e));
     }
     let parts = Parts {
         store: Arc::clone(&opened.store),
@@ -302,6 +293,12 @@ pub(crate) async fn start(config: &Config, run: Run) -> Result<Running, ControlE
         return Err(e);
     }
     Ok(running)
+}
+
+/// What a boot that ended without a stop left behind, if one did.
+fn taken_back(r: &port::Recovered) -> Option<String> {
+    (*r != port::Recovered::default())
+        .then(|| format!("{} cycles, {} windows and {} jobs", r.cycles, r.windows, r.jobs))
 }
 
 /// Refuses half a copy, and a store that was left behind unless forced.
@@ -414,6 +411,11 @@ impl Running {
         if let Some((bound, stop)) = self.http {
             drop(stop);
             bound.stopped().await.map_err(|e| ControlError::internal(watchbell_core::chain(&e)))?;
+        }
+        let now = self.clock.now();
+        if let Err(e) = ops::stopping(&self.opened.db, &self.session.id, note, now).await {
+            // A store that is away is no reason to stop in disorder.
+            tracing::warn!("cannot note the stop: {}", watchbell_core::chain(&e));
         }
         self.node
             .shutdown(note)

@@ -13,12 +13,13 @@ pub mod analytics;
 pub mod matrices;
 pub mod mea;
 pub mod mood;
+pub mod ops;
 mod sampler;
 mod samples;
 mod schema;
 mod sync;
 mod universe;
-mod view;
+pub mod view;
 mod window;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use watchbell_core::{Definition, Millis, Worker};
 use watchbell_db::Database;
 use watchbell_venues::binance::BinanceClient;
 
+pub use ops::MARKET_HEALTH;
 pub use sampler::MARKET_SAMPLER;
 pub use schema::LINE;
 pub use sync::{CallLog, KLINES, MARKET_SYNC, VENUE, insert as insert_klines};
@@ -123,6 +125,7 @@ pub fn definitions(config: &Config) -> Vec<Definition> {
     all.push(mood::refresh_definition());
     all.push(universe::validation_definition(config.validation_interval));
     all.push(universe::desk_definition());
+    all.push(ops::definition());
     all
 }
 
@@ -168,5 +171,6 @@ pub fn workers(
         config.sampling,
     )));
     workers.push(Arc::new(universe::Desk::new(db.clone(), client.clone())));
+    workers.push(Arc::new(ops::HealthWorker::new(db.clone(), config.clone())));
     workers
 }

@@ -1,10 +1,24 @@
-//! What pages and commands show of the market: plain reads.
+//! What pages and commands show of the market: plain reads, each of which is bounded by the number
+//! of symbols, by a limit, or by a span of time.
+
+mod lists;
+mod status;
+mod window;
 
 use serde::Serialize;
 use watchbell_core::{Time, values};
 use watchbell_db::{Database, DbError};
 
 use crate::universe::BASE;
+
+pub use lists::{
+    BalanceLine, FlagLine, Grid, Jobs, JobsFailed, JobsOf, MoodLine, PackLine, RunLine, SampleLine,
+    SessionLine, SliceLine, UniverseLine, VectorLine, balances, flags, jobs, matrix, moods, packs,
+    runs, samples, sessions, slices, universe, vectors,
+};
+pub use status::{Feed, MarketStatus, SymbolLine, status};
+pub(crate) use status::{Fresh, feed, freshness};
+pub use window::{UnknownWindow, WindowView, window};
 
 /// Candles that the venue does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -85,6 +85,49 @@ impl Env {
     }
 }
 
+/// What a variable of a predecessor says, as a key of ours and its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Older {
+    /// This key has this value.
+    Key(&'static [&'static str], String),
+    /// It says nothing, for this reason: the default holds.
+    Nothing(String),
+}
+
+/// The shortest interval of the live refresh.
+const SHORTEST_INTERVAL_MS: i64 = 5_000;
+
+/// The variables that the founding documents name, beside `RUN_JOBS` and `DATABASE_URL`.
+pub(super) const OLDER: [&str; 5] = [
+    "STR_AUX_RUNNER_INTERVAL_MS",
+    "STR_AUX_RUNNER_SESSION_ID",
+    "STR_SAMPLER_POLL_MS",
+    "MOO_AUX_STR_WINDOW",
+    "MOO_AUX_SYMBOL_LIMIT",
+];
+
+/// What one of [`OLDER`] says. A number of milliseconds that is none leaves the default, as it always
+/// did; an interval that is too short becomes the shortest.
+pub(super) fn older(name: &str, value: &str) -> Option<Older> {
+    let value = value.trim();
+    let millis = |path: &'static [&'static str], least: i64| match value.parse::<i64>() {
+        Ok(ms) => Older::Key(path, format!("{}ms", ms.max(least))),
+        Err(_) => Older::Nothing(format!("`{value}` is no number of milliseconds")),
+    };
+    Some(match name {
+        "STR_AUX_RUNNER_INTERVAL_MS" => {
+            millis(&["market", "runner", "interval"], SHORTEST_INTERVAL_MS)
+        }
+        "STR_AUX_RUNNER_SESSION_ID" => {
+            Older::Key(&["market", "runner", "session"], value.to_owned())
+        }
+        "STR_SAMPLER_POLL_MS" => millis(&["market", "sampling", "poll"], i64::MIN),
+        "MOO_AUX_STR_WINDOW" => Older::Key(&["market", "mood", "window"], value.to_owned()),
+        "MOO_AUX_SYMBOL_LIMIT" => Older::Key(&["market", "mood", "symbols"], value.to_owned()),
+        _ => return None,
+    })
+}
+
 /// Whether background work may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gate {

@@ -235,13 +235,6 @@ const OTHER_VARIABLES: [&str; 15] = [
     "WATCHBELL_DRY_RUN",
 ];
 
-/// Variables that a predecessor obeyed and this program does not, with the reason. Who still sets
-/// one is told so, rather than left to believe in it.
-const NO_EFFECT: [(&str, &str); 2] = [
-    ("STR_AUX_RUNNER_INTERVAL_MS", "cycles are 40s, aligned to the epoch"),
-    ("STR_AUX_RUNNER_SESSION_ID", "each boot names its own session"),
-];
-
 /// Lays the environment over the file. `WATCHBELL_*` wins over the older names.
 fn overlay_env(
     tree: &mut Node,
@@ -254,9 +247,17 @@ fn overlay_env(
     if let Some((url, origin)) = env.set_one("DATABASE_URL") {
         tree.put(&path(["store", "url"]), Node::outside(url, &origin));
     }
-    for (name, why) in NO_EFFECT {
-        if env.set_one(name).is_some() {
-            warnings.push(format!("environment variable {name} has no effect: {why}"));
+    for name in env::OLDER {
+        let Some((value, origin)) = env.set_one(name) else { continue };
+        match env::older(name, value) {
+            Some(env::Older::Key(path, value)) => {
+                let path: Vec<String> = path.iter().map(|key| (*key).to_owned()).collect();
+                tree.put(&path, Node::outside(&value, &origin));
+            }
+            Some(env::Older::Nothing(why)) => {
+                warnings.push(format!("environment variable {name}: {why}: the default holds"));
+            }
+            None => {}
         }
     }
     for (name, value, origin) in env.set().filter(|(name, ..)| name.starts_with("WATCHBELL_")) {

@@ -291,6 +291,10 @@ pub(crate) struct RawMarket {
     pub(crate) sampling: RawSampling,
     /// Candles that the venue left out of an answer.
     pub(crate) repair: RawRepair,
+    /// The live refresh of points, cycles and streams.
+    pub(crate) runner: RawRunner,
+    /// What the mood looks at.
+    pub(crate) mood: RawMood,
 }
 
 impl Default for RawMarket {
@@ -304,6 +308,8 @@ impl Default for RawMarket {
             sync_interval: Length(Millis::from_secs(30)),
             sampling: RawSampling::default(),
             repair: RawRepair::default(),
+            runner: RawRunner::default(),
+            mood: RawMood::default(),
         }
     }
 }
@@ -342,6 +348,42 @@ pub(crate) struct RawRepair {
 impl Default for RawRepair {
     fn default() -> Self {
         Self { max_gaps_per_run: 50, hole_after: 2 }
+    }
+}
+
+/// The live refresh of points, cycles and streams: the worker str-aux-runner.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RawRunner {
+    /// How often it runs, at multiples of this time since the epoch.
+    #[schemars(extend("x-minimum" = "5s"))]
+    pub(crate) interval: Length,
+    /// Under which name its streams are kept.
+    pub(crate) session: String,
+}
+
+impl Default for RawRunner {
+    fn default() -> Self {
+        Self { interval: Length(Millis::from_secs(40)), session: "str-aux-runner".to_owned() }
+    }
+}
+
+/// What the mood looks at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RawMood {
+    /// The window whose vectors it is made of: one of `windows`; 30m where there is one, else the
+    /// shortest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) window: Option<Length>,
+    /// How many symbols at most, those against USDT first.
+    #[schemars(range(min = 1, max = 1000))]
+    pub(crate) symbols: u32,
+}
+
+impl Default for RawMood {
+    fn default() -> Self {
+        Self { window: None, symbols: 12 }
     }
 }
 

@@ -13,7 +13,7 @@ use super::check::{Report, unknown};
 use super::exec::own_keys;
 use super::problem::{Origin, redact};
 use super::raw::{
-    Length, Pooler, Raw, RawMarket, RawNode, RawStore, RawVenue, RawWorker, Synchronous,
+    Length, Pooler, Raw, RawMarket, RawNode, RawRunner, RawStore, RawVenue, RawWorker, Synchronous,
 };
 use super::tree::Node;
 use super::{Catalog, Config};
@@ -167,6 +167,30 @@ pub(crate) struct Market {
     pub(crate) sampling: Sampling,
     /// Candles that the venue left out of an answer.
     pub(crate) repair: Repair,
+    /// The live refresh.
+    pub(crate) runner: Runner,
+    /// What the mood looks at.
+    pub(crate) mood: Mood,
+}
+
+/// The live refresh of points, cycles and streams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(not(test), expect(dead_code, reason = "read by the worker str-aux-runner"))]
+pub(crate) struct Runner {
+    /// How often; 5 s or more.
+    pub(crate) interval: Millis,
+    /// Under which name its streams are kept; not empty.
+    pub(crate) session: String,
+}
+
+/// What the mood looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(test), expect(dead_code, reason = "read by the workers of the mood"))]
+pub(crate) struct Mood {
+    /// One of the windows.
+    pub(crate) window: Millis,
+    /// At most so many symbols; 1 or more.
+    pub(crate) symbols: u32,
 }
 
 /// Live sampling of the book.
@@ -229,6 +253,9 @@ pub(crate) struct WorkerOverride {
 const CYCLE: Millis = Millis::from_secs(40);
 /// The shortest window.
 const SHORTEST_WINDOW: Millis = Millis::from_mins(10);
+
+/// The window that the mood is made of, where there is one.
+const MOOD_WINDOW: Millis = Millis::from_mins(30);
 
 /// What [`resolve`] works with: a path leads to its place.
 pub(super) struct Resolver<'a, 'r> {
@@ -443,7 +470,6 @@ impl Resolver<'_, '_> {
         }
         Market {
             symbols,
-            windows: windows.into_iter().collect(),
             history: raw.history.0,
             sync_interval: raw.sync_interval.0,
             sampling: Sampling {
@@ -455,7 +481,31 @@ impl Resolver<'_, '_> {
                 max_gaps_per_run: raw.repair.max_gaps_per_run,
                 hole_after: raw.repair.hole_after,
             },
+            runner: self.runner(&raw.runner),
+            mood: Mood { window: self.mood_window(raw, &windows), symbols: raw.mood.symbols },
+            windows: windows.into_iter().collect(),
         }
+    }
+
+    fn runner(&mut self, raw: &RawRunner) -> Runner {
+        if raw.session.trim().is_empty() {
+            self.wrong("market.runner.session", "the name is empty", "a word, such as night");
+        }
+        Runner { interval: raw.interval.0, session: raw.session.trim().to_owned() }
+    }
+
+    /// The window that is asked for, else the usual one, else the shortest.
+    fn mood_window(&mut self, raw: &RawMarket, windows: &BTreeSet<Millis>) -> Millis {
+        let Some(wanted) = raw.mood.window else {
+            let usual = windows.get(&MOOD_WINDOW).or_else(|| windows.first());
+            return usual.copied().unwrap_or(MOOD_WINDOW);
+        };
+        if !windows.contains(&wanted.0) {
+            let known: Vec<String> = windows.iter().map(|w| w.exact()).collect();
+            let message = format!("there are no windows of {}", wanted.exact());
+            self.wrong("market.mood.window", message, known.join(", "));
+        }
+        wanted.0
     }
 
     fn profile(&mut self, raw: &Raw, catalog: &Catalog) -> Profile {

@@ -280,23 +280,48 @@ fn the_port_flag_changes_the_port_only() {
 }
 
 #[test]
-fn variables_of_a_predecessor_are_named_and_change_nothing() {
-    let interval = "environment variable STR_AUX_RUNNER_INTERVAL_MS has no effect: cycles are \
-                    40s, aligned to the epoch";
-    let session = "environment variable STR_AUX_RUNNER_SESSION_ID has no effect: each boot names \
-                   its own session";
-    let set = [("STR_AUX_RUNNER_INTERVAL_MS", "soon"), ("STR_AUX_RUNNER_SESSION_ID", "night")];
-    for (env, warned) in [
-        (&set[..0], &[][..]),
-        (&set[..1], &[interval]),
-        (&set[1..], &[session]),
-        (&set[..], &[interval, session]),
-        (&[("STR_AUX_RUNNER_INTERVAL_MS", "")], &[]),
+fn variables_of_a_predecessor_are_keys() {
+    let load = |env: &[(&str, &str)]| Given { env, ..Given::default() }.load();
+    let secs = Millis::from_secs;
+    for (value, interval, warned) in [
+        ("60000", secs(60), None),
+        ("5000", secs(5), None),
+        ("100", secs(5), None),
+        ("-1", secs(5), None),
+        ("soon", secs(40), Some("`soon` is no number of milliseconds")),
+        ("4e4", secs(40), Some("`4e4` is no number of milliseconds")),
+        ("", secs(40), None),
     ] {
-        let config = Given { env, ..Given::default() }.load().unwrap();
-        assert_eq!(config.warnings, warned, "{env:?}");
-        assert_eq!(config.raw, Raw::default(), "{env:?}");
+        let config = load(&[("STR_AUX_RUNNER_INTERVAL_MS", value)]).unwrap();
+        assert_eq!(config.market.runner.interval, interval, "{value}");
+        let warned = warned.map(|why| {
+            format!("environment variable STR_AUX_RUNNER_INTERVAL_MS: {why}: the default holds")
+        });
+        assert_eq!(config.warnings, warned.into_iter().collect::<Vec<_>>(), "{value}");
     }
+    let config = load(&[
+        ("STR_AUX_RUNNER_SESSION_ID", "night"),
+        ("STR_SAMPLER_POLL_MS", "2500"),
+        ("MOO_AUX_STR_WINDOW", "1h"),
+        ("MOO_AUX_SYMBOL_LIMIT", "7"),
+    ]);
+    let market = config.unwrap().market;
+    assert_eq!(market.runner.session, "night");
+    assert_eq!(market.sampling.poll, Millis(2_500));
+    assert_eq!((market.mood.window, market.mood.symbols), (Millis::from_hours(1), 7));
+    // Our own names win, and what they refuse is refused under the name that was set.
+    let both = [("MOO_AUX_SYMBOL_LIMIT", "7"), ("WATCHBELL_MARKET__MOOD__SYMBOLS", "9")];
+    assert_eq!(load(&both).unwrap().market.mood.symbols, 9);
+    let refused = load(&[("MOO_AUX_STR_WINDOW", "2h")]).unwrap_err().to_string();
+    assert!(refused.contains("MOO_AUX_STR_WINDOW") && refused.contains("30m, 1h, 3h"), "{refused}");
+}
+
+#[test]
+fn the_mood_is_made_of_the_usual_window_or_of_the_shortest() {
+    let window = |yaml: &str| ok(yaml).market.mood.window;
+    assert_eq!(window(""), Millis::from_mins(30));
+    assert_eq!(window("market: { windows: [1h, 3h] }\n"), Millis::from_hours(1));
+    assert_eq!(window("market: { mood: { window: 3h } }\n"), Millis::from_hours(3));
 }
 
 #[test]

@@ -158,14 +158,27 @@ pub(crate) async fn open_existing(config: &Config, now: Time) -> Result<Opened, 
             if transfer::is_blank(&db).await.map_err(|e| trouble(&e))? {
                 return Err(missing());
             }
-            if let Some(step) = db.pending(&LINES).await.map_err(|e| trouble(&e))?.first() {
-                return Err(ControlError::conflict(format!(
-                    "the store {location} lacks the migration {step}"
-                ))
-                .help("`watchbell db migrate` brings it up to this version, and so does `up`"));
-            }
+            up_to_date(&db, &location).await?;
             let store = store(&db, Opener::Command);
             Ok(Opened { db, store, migrated: Vec::new() })
+        }
+    }
+}
+
+/// Opens the store beside the node that works on it: nothing is brought up to date under its feet.
+pub(crate) async fn open_beside(config: &Config) -> Result<Database, ControlError> {
+    let db = database(&config.store, false).await?;
+    up_to_date(&db, &config.store.location()).await?;
+    Ok(db)
+}
+
+/// Refuses a store that lacks a migration.
+async fn up_to_date(db: &Database, location: &str) -> Result<(), ControlError> {
+    match db.pending(&LINES).await.map_err(|e| trouble(&e))?.first() {
+        None => Ok(()),
+        Some(step) => {
+            Err(ControlError::conflict(format!("the store {location} lacks the migration {step}"))
+                .help("`watchbell db migrate` brings it up to this version, and so does `up`"))
         }
     }
 }

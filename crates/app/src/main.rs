@@ -6,6 +6,7 @@ mod demo;
 mod installation;
 mod local;
 mod logging;
+mod market;
 mod signals;
 mod upkeep;
 
@@ -16,7 +17,7 @@ use clap::Parser;
 use serde_json::json;
 use watchbell_api::{Control, ControlError, discovery};
 use watchbell_cli::args::{ConfigCommand, Global, HttpArgs, UpArgs, UpMode, VenueSimArgs};
-use watchbell_cli::{Ask, Cli, Exit, Out, Task, completions, execute};
+use watchbell_cli::{Ask, CliWith, Exit, Out, TaskWith as Task, completions, execute};
 use watchbell_clock::Clock;
 use watchbell_core::{Millis, chain};
 use watchbell_venues::sim::{FaultScript, Limits, Market, SimConfig, Simulator};
@@ -25,8 +26,11 @@ use crate::compose::{Run, invalid};
 use crate::config::{Config, Env, Gate, Overrides, Sources, run_jobs_gate};
 use crate::signals::Signals;
 
+/// Every command: those that know no workload, and those of the workloads.
+type Cli = CliWith<market::Own>;
+
 /// How long a command waits for a node to say who it is.
-const PROBE: Millis = Millis(500);
+pub(crate) const PROBE: Millis = Millis(500);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -55,7 +59,7 @@ async fn dispatch(cli: Cli, out: &mut Out) -> Result<Exit, ControlError> {
     match Task::from(command) {
         Task::Completions(shell) => {
             let mut text = Vec::new();
-            completions(shell, &mut text);
+            completions::<market::Own>(shell, &mut text);
             out.text(&String::from_utf8_lossy(&text));
             Ok(Exit::Ok)
         }
@@ -78,6 +82,7 @@ async fn dispatch(cli: Cli, out: &mut Out) -> Result<Exit, ControlError> {
         Task::Config(command) => configuration(&command, &global, out),
         Task::VenueSim(args) => venue_sim(&args, &global, out).await,
         Task::Ask(ask) => asked(&ask, &global, out).await,
+        Task::More(own) => market::run(&own, configured(&global)?, &global, out).await,
     }
 }
 

@@ -137,6 +137,11 @@ impl LocalControl {
         }
     }
 
+    /// The database below, for what reads the tables of a workload.
+    pub(crate) fn db(&self) -> &Database {
+        &self.db
+    }
+
     /// Closes the store.
     ///
     /// # Errors

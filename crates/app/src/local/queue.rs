@@ -11,6 +11,7 @@ use watchbell_core::port::{
     KindStats,
 };
 use watchbell_core::{Effects, Millis, NewJob, Time, Trigger, WorkerName};
+use watchbell_engine::registration;
 
 use super::{LocalControl, Picture, not_found};
 
@@ -37,11 +38,31 @@ impl LocalControl {
     pub(super) async fn add_jobs(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>> {
         self.can_be_told()?;
         let kinds: BTreeSet<String> = jobs.iter().map(|j| j.kind.clone()).collect();
+        if self.engine.is_none() {
+            self.register_consumers(&kinds).await?;
+        }
         let answers = self.store.enqueue(jobs, self.clock.now()).await?;
         if let Some(engine) = self.engine.as_ref().filter(|_| answers.iter().any(is_new)) {
             engine.wake(Effects { jobs: kinds, ..Effects::default() });
         }
         Ok(answers)
+    }
+
+    /// An installation whose node never ran, or ran an earlier version, does not know all kinds.
+    async fn register_consumers(&self, kinds: &BTreeSet<String>) -> Result<()> {
+        let takes = |trigger: &Trigger| match trigger {
+            Trigger::Queue(spec) => kinds.iter().any(|k| spec.kind(k).is_some()),
+            _ => false,
+        };
+        let known: BTreeSet<String> =
+            self.store.kinds().await?.into_iter().map(|k| k.kind.name).collect();
+        if kinds.is_subset(&known) {
+            return Ok(());
+        }
+        let consumers = self.units.values().filter(|u| takes(&u.def.trigger));
+        let consumers: Vec<_> = consumers.map(|u| registration(&u.def)).collect();
+        self.store.register(&consumers, self.clock.now()).await?;
+        Ok(())
     }
 
     pub(super) async fn change(&self, change: JobChange) -> Result<JobChanged> {

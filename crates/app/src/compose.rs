@@ -9,7 +9,7 @@ use watchbell_api::discovery::NodeFile;
 use watchbell_api::{Control, ControlError, Reason};
 use watchbell_clock::Clock;
 use watchbell_core::port::{self, SessionRecord, Store};
-use watchbell_core::{Definition, Millis, SessionId, Time, Trigger, Worker, WorkerName};
+use watchbell_core::{Definition, SessionId, Time, Trigger, Worker, WorkerName};
 use watchbell_db::Database;
 use watchbell_engine::health::{HealthScan, Housekeeping};
 use watchbell_engine::{Node, Options};

@@ -7,393 +7,11 @@
 //! Nothing here uses more than the four basic operations, so equal inputs give equal bits on every
 //! machine.
 
-use std::sync::Arc;
-
 use watchbell_core::Frac;
 
-/// The coin that prices are compared in.
-pub const USDT: &str = "USDT";
-/// A previous price below this cannot be divided by.
-const LEAST_DIVISOR: f64 = 1e-300;
-
-/// One of the seven matrices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum MatrixType {
-    /// Price of the base in the quote.
-    Benchmark,
-    /// Change of the price over 24 hours, as a fraction.
-    Pct24h,
-    /// Change of the price since the previous slice, as a fraction.
-    IdPct,
-    /// Change of `id_pct` since the previous slice, as a difference of fractions.
-    PctDrv,
-    /// Change of the price since the opening, as a fraction.
-    PctRef,
-    /// `(1 + id_pct) * pct_ref`, as a fraction.
-    Ref,
-    /// `bm - open * (1 + ref)`, in the quote.
-    Delta,
-}
-
-impl MatrixType {
-    /// All types, in the order in which they are computed.
-    pub const ALL: [Self; 7] = [
-        Self::Benchmark,
-        Self::Pct24h,
-        Self::IdPct,
-        Self::PctDrv,
-        Self::PctRef,
-        Self::Ref,
-        Self::Delta,
-    ];
-
-    /// As the store and the pages write it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Benchmark => "benchmark",
-            Self::Pct24h => "pct24h",
-            Self::IdPct => "id_pct",
-            Self::PctDrv => "pct_drv",
-            Self::PctRef => "pct_ref",
-            Self::Ref => "ref",
-            Self::Delta => "delta",
-        }
-    }
-
-    /// The type of a stored word.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|t| t.as_str() == word)
-    }
-
-    const fn index(self) -> usize {
-        self as usize
-    }
-}
-
-/// Why a cell is empty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Reason {
-    /// Neither the pair, nor its inverse, nor both coins against USDT have a price.
-    NoRoute,
-    /// The formula divides by zero.
-    ZeroDivisor,
-    /// A coin's change over 24 hours is not known.
-    NoChange24h,
-    /// There is no previous slice, or the pair was not in it.
-    NoPrevious,
-    /// The pair has no price at the opening.
-    NoOpening,
-    /// The result is beyond what a double holds.
-    NotFinite,
-}
-
-impl Reason {
-    /// All reasons.
-    pub const ALL: [Self; 6] = [
-        Self::NoRoute,
-        Self::ZeroDivisor,
-        Self::NoChange24h,
-        Self::NoPrevious,
-        Self::NoOpening,
-        Self::NotFinite,
-    ];
-
-    /// As the store and the pages write it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NoRoute => "NO_ROUTE",
-            Self::ZeroDivisor => "ZERO_DIVISOR",
-            Self::NoChange24h => "NO_CHANGE_24H",
-            Self::NoPrevious => "NO_PREVIOUS",
-            Self::NoOpening => "NO_OPENING",
-            Self::NotFinite => "NOT_FINITE",
-        }
-    }
-
-    /// The reason of a stored word.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|r| r.as_str() == word)
-    }
-}
-
-/// Where a price of the benchmark comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Derivation {
-    /// The pair itself.
-    Direct,
-    /// The pair the other way round.
-    Inverse,
-    /// Both coins against USDT.
-    Bridged,
-}
-
-/// A cell on its way: a number, or why there is none.
-type Cell = Result<f64, Reason>;
-
-fn finite(value: f64) -> Cell {
-    // Adding zero takes the sign from a minus zero, which would print as `-0.0`.
-    if value.is_finite() { Ok(value + 0.0) } else { Err(Reason::NotFinite) }
-}
-
-fn divide(value: f64, by: f64) -> Cell {
-    if by.abs() < LEAST_DIVISOR { Err(Reason::ZeroDivisor) } else { finite(value / by) }
-}
-
-/// A dense square of cells.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Grid {
-    n: usize,
-    /// NaN where there is no number.
-    values: Vec<f64>,
-    reasons: Vec<Option<Reason>>,
-}
-
-impl Grid {
-    /// `n x n` empty cells, for one reason off the diagonal.
-    #[must_use]
-    pub fn empty(n: usize, why: Option<Reason>) -> Self {
-        let mut grid = Self { n, values: vec![f64::NAN; n * n], reasons: vec![why; n * n] };
-        for i in 0..n {
-            grid.reasons[i * n + i] = None;
-        }
-        grid
-    }
-
-    /// Fills every cell off the diagonal.
-    fn fill(n: usize, mut cell: impl FnMut(usize, usize) -> Cell) -> Self {
-        let mut grid = Self::empty(n, None);
-        for b in 0..n {
-            for q in (0..n).filter(|q| *q != b) {
-                grid.put(b, q, cell(b, q));
-            }
-        }
-        grid
-    }
-
-    fn put(&mut self, b: usize, q: usize, cell: Cell) {
-        let at = b * self.n + q;
-        (self.values[at], self.reasons[at]) = match cell {
-            Ok(value) => (value, None),
-            Err(reason) => (f64::NAN, Some(reason)),
-        };
-    }
-
-    /// Number of coins.
-    #[must_use]
-    pub const fn size(&self) -> usize {
-        self.n
-    }
-
-    /// The number of base `b` against quote `q`.
-    ///
-    /// # Panics
-    /// When there is no such coin.
-    #[must_use]
-    pub fn get(&self, b: usize, q: usize) -> Option<f64> {
-        Some(self.values[b * self.n + q]).filter(|v| !v.is_nan())
-    }
-
-    /// Why there is none. `None` on the diagonal, and where there is a number.
-    ///
-    /// # Panics
-    /// When there is no such coin.
-    #[must_use]
-    pub fn reason(&self, b: usize, q: usize) -> Option<Reason> {
-        self.reasons[b * self.n + q]
-    }
-
-    /// One row: NaN where there is no number.
-    ///
-    /// # Panics
-    /// When there is no such coin.
-    #[must_use]
-    pub fn row(&self, b: usize) -> &[f64] {
-        &self.values[b * self.n..][..self.n]
-    }
-
-    /// The reasons of one row.
-    ///
-    /// # Panics
-    /// When there is no such coin.
-    #[must_use]
-    pub fn reasons(&self, b: usize) -> &[Option<Reason>] {
-        &self.reasons[b * self.n..][..self.n]
-    }
-
-    /// Sets a stored number.
-    pub(crate) fn set(&mut self, b: usize, q: usize, value: f64) {
-        self.put(b, q, Ok(value));
-    }
-
-    /// Empty cells off the diagonal.
-    #[must_use]
-    pub fn nulls(&self) -> usize {
-        self.reasons.iter().flatten().count()
-    }
-
-    fn cell(&self, b: usize, q: usize) -> Cell {
-        let at = b * self.n + q;
-        self.reasons[at].map_or_else(|| Ok(self.values[at]), Err)
-    }
-}
-
-/// A symbol of a slice: which coins it trades, by their place in the slice.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pair {
-    /// The symbol, such as `ETHBTC`.
-    pub symbol: Arc<str>,
-    /// Place of the base coin.
-    pub base: usize,
-    /// Place of the quote coin.
-    pub quote: usize,
-}
-
-/// The symbols of a slice in universe order, and the coins that follow from them: USDT first where
-/// it is one, then base and quote of each symbol as they appear.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Market {
-    coins: Vec<Arc<str>>,
-    pairs: Vec<Pair>,
-}
-
-impl Market {
-    /// From symbols with their base and quote coin, in universe order. A symbol that trades a coin
-    /// against itself is left out.
-    pub fn new(symbols: impl IntoIterator<Item = (Arc<str>, Arc<str>, Arc<str>)>) -> Self {
-        let symbols: Vec<_> = symbols.into_iter().filter(|(_, b, q)| b != q).collect();
-        let mut market = Self::default();
-        let usdt = symbols.iter().flat_map(|(_, b, q)| [b, q]).find(|c| &***c == USDT);
-        market.coins.extend(usdt.map(Arc::clone));
-        for (symbol, base, quote) in symbols {
-            let (base, quote) = (market.place(base), market.place(quote));
-            market.pairs.push(Pair { symbol, base, quote });
-        }
-        market
-    }
-
-    fn place(&mut self, coin: Arc<str>) -> usize {
-        self.find(&coin).unwrap_or_else(|| {
-            self.coins.push(coin);
-            self.coins.len() - 1
-        })
-    }
-
-    /// The coins, in the order of rows and columns.
-    #[must_use]
-    pub fn coins(&self) -> &[Arc<str>] {
-        &self.coins
-    }
-
-    /// The symbols, in universe order.
-    #[must_use]
-    pub fn pairs(&self) -> &[Pair] {
-        &self.pairs
-    }
-
-    /// The place of a coin.
-    #[must_use]
-    pub fn find(&self, coin: &str) -> Option<usize> {
-        self.coins.iter().position(|c| &**c == coin)
-    }
-
-    /// The place of USDT.
-    #[must_use]
-    pub fn usdt(&self) -> Option<usize> {
-        self.coins.first().filter(|c| &***c == USDT).map(|_| 0)
-    }
-
-    /// The symbol that trades each coin against USDT, either way round; none for USDT itself.
-    pub(crate) fn legs(&self) -> Vec<Option<&Pair>> {
-        let mut legs = vec![None; self.coins.len()];
-        if let Some(usdt) = self.usdt() {
-            for pair in &self.pairs {
-                let coin = match (pair.base, pair.quote) {
-                    (base, quote) if quote == usdt => base,
-                    (base, quote) if base == usdt => quote,
-                    _ => continue,
-                };
-                legs[coin].get_or_insert(pair);
-            }
-        }
-        legs
-    }
-}
-
-/// Prices between all coins, with where each comes from.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Rates {
-    /// The price of each base in each quote.
-    pub grid: Grid,
-    /// In the same order as the cells of the grid.
-    derivations: Vec<Option<Derivation>>,
-}
-
-impl Rates {
-    /// Derives every price from those of the symbols (one for each pair of the market, `None` where
-    /// it is not known): the pair itself, or its inverse, or both coins against USDT.
-    ///
-    /// # Panics
-    /// When there is not one price for each pair.
-    #[must_use]
-    pub fn derive(market: &Market, prices: &[Option<f64>]) -> Self {
-        assert_eq!(prices.len(), market.pairs.len(), "one price for each pair");
-        let n = market.coins.len();
-        let mut direct = vec![f64::NAN; n * n];
-        for (pair, price) in market.pairs.iter().zip(prices) {
-            let at = &mut direct[pair.base * n + pair.quote];
-            // Of two symbols of one pair the first in universe order counts.
-            if let Some(price) = price.filter(|p| p.is_finite() && *p >= 0.0 && at.is_nan()) {
-                *at = price;
-            }
-        }
-        let known = |b: usize, q: usize| Some(direct[b * n + q]).filter(|p| !p.is_nan());
-        let mut derivations = vec![None; n * n];
-        // In USDT, with USDT itself at 1.
-        let in_usdt: Vec<Option<f64>> = (0..n)
-            .map(|coin| {
-                let usdt = market.usdt()?;
-                if coin == usdt {
-                    return Some(1.0);
-                }
-                known(coin, usdt).or_else(|| divide(1.0, known(usdt, coin)?).ok())
-            })
-            .collect();
-        let grid = Grid::fill(n, |b, q| {
-            let (cell, by) = if let Some(price) = known(b, q) {
-                (Ok(price), Derivation::Direct)
-            } else if let Some(price) = known(q, b) {
-                (divide(1.0, price), Derivation::Inverse)
-            } else {
-                let (Some(p), Some(by)) = (in_usdt[b], in_usdt[q]) else {
-                    return Err(Reason::NoRoute);
-                };
-                (divide(p, by), Derivation::Bridged)
-            };
-            derivations[b * n + q] = cell.is_ok().then_some(by);
-            cell
-        });
-        Self { grid, derivations }
-    }
-
-    /// Where the price of base `b` in quote `q` comes from; `None` where there is none.
-    ///
-    /// # Panics
-    /// When there is no such coin.
-    #[must_use]
-    pub fn derivation(&self, b: usize, q: usize) -> Option<Derivation> {
-        self.derivations[b * self.grid.n + q]
-    }
-
-    /// How many prices come from there.
-    #[must_use]
-    pub fn count(&self, derivation: Derivation) -> usize {
-        self.derivations.iter().filter(|d| **d == Some(derivation)).count()
-    }
-}
+pub use super::grid::{Grid, MatrixType, Reason};
+use super::grid::{divide, finite};
+pub use super::rates::{Derivation, Market, Pair, Rates, USDT};
 
 /// What the slice before said, laid out over the coins of this one.
 #[derive(Debug, Clone, PartialEq)]
@@ -436,7 +54,7 @@ impl Slice {
     #[must_use]
     pub fn compute(inputs: &Inputs<'_>) -> Self {
         let market = inputs.market;
-        let n = market.coins.len();
+        let n = market.coins().len();
         let rates = Rates::derive(market, inputs.prices);
         let open = Rates::derive(market, inputs.openings).grid;
         let benchmark = rates.grid.clone();
@@ -503,17 +121,17 @@ impl Slice {
     /// Cells of each matrix that are not on its diagonal.
     #[must_use]
     pub const fn expected(&self) -> usize {
-        let n = self.grids[0].n;
+        let n = self.grids[0].size();
         n * n.saturating_sub(1)
     }
 }
 
 /// The change of each coin against USDT. That of USDT itself is nil.
 fn coin_changes(market: &Market, changes: &[Option<Frac>]) -> Vec<Option<Frac>> {
-    assert_eq!(changes.len(), market.pairs.len(), "one change for each pair");
-    let mut coins = vec![None; market.coins.len()];
+    assert_eq!(changes.len(), market.pairs().len(), "one change for each pair");
+    let mut coins = vec![None; market.coins().len()];
     let Some(usdt) = market.usdt() else { return coins };
-    for (pair, change) in market.pairs.iter().zip(changes) {
+    for (pair, change) in market.pairs().iter().zip(changes) {
         let Some(change) = change.filter(|c| c.0.is_finite()) else { continue };
         if pair.quote == usdt {
             coins[pair.base].get_or_insert(change);
@@ -529,6 +147,8 @@ fn coin_changes(market: &Market, changes: &[Option<Frac>]) -> Vec<Option<Frac>> 
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;

@@ -22,7 +22,9 @@
 //! [`cells`] and [`tiers`] are pure; [`slice`] makes hashes and rows of them.
 
 pub mod cells;
+mod grid;
 mod live;
+mod rates;
 pub mod slice;
 pub(crate) mod stored;
 pub mod tiers;

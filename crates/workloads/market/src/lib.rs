@@ -17,6 +17,7 @@ pub mod ops;
 mod sampler;
 mod samples;
 mod schema;
+mod settings;
 mod sync;
 mod universe;
 pub mod view;
@@ -31,6 +32,7 @@ use watchbell_venues::binance::BinanceClient;
 pub use ops::MARKET_HEALTH;
 pub use sampler::MARKET_SAMPLER;
 pub use schema::LINE;
+pub use settings::{Constants, Poll, Settings, Stats, Timing, settings};
 pub use sync::{CallLog, KLINES, MARKET_SYNC, VENUE, insert as insert_klines};
 pub use universe::{
     Code, DriftRow, SeedError, Severity, UNIVERSE_CHANGED, UNIVERSE_DESK, UNIVERSE_VALIDATION,

@@ -68,6 +68,19 @@ create view mea_dynamics.v_latest_moods as
     select max(n.window_start) from mea_dynamics.moods n where n.window_label = m.window_label
   );
 
+-- Settings of pages and of the metronome: one row. Everything is derived from the cycle of 40 s, so the
+-- cycles of the windows are facts and no settings.
+create table settings.params (
+  id                  {i64}  primary key not null check (id = 1),
+  primary_interval_ms {i64}  not null check (primary_interval_ms = 40000),
+  str_cycles_m30      {i64}  not null check (str_cycles_m30 = 45),
+  str_cycles_h1       {i64}  not null check (str_cycles_h1 = 90),
+  str_cycles_h3       {i64}  not null check (str_cycles_h3 = 270),
+  app                 {json} not null,
+  updated_at          {i64}  not null
+);
+insert into settings.params values (1, 40000, 45, 90, 270, '{}', 0);
+
 -- Which symbols were in the universe at any time, and in which place: the scope of a window is what
 -- held at its start. Append-only.
 create table settings.universe_changes (

@@ -322,7 +322,7 @@ pub(crate) fn definition(length: Millis, settle: Millis, input: &str) -> Definit
         "Publishes the mood of the {length} windows: one coefficient and its class, of each symbol and \
          of all; the last stable one again where a window has none of its own."
     ))
-    .after(input)
+    .after(crate::window::series_name(length))
     .lane(LANE)
     .timeouts(Millis::from_mins(1), Millis::from_mins(2))
 }

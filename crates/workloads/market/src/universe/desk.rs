@@ -19,6 +19,7 @@ use watchbell_venues::binance::wire::ExchangeInfo;
 use super::UNIVERSE_CHANGED;
 use super::change::{By, Pair, Requests, Universe, Wish};
 use super::venue::{Selection, select, stage};
+use crate::settings::settings;
 
 /// Name of the worker.
 pub const UNIVERSE_DESK: &str = "universe-desk";
@@ -130,6 +131,11 @@ impl Desk {
             "universe.sync" => self.of_venue(cycle, read(payload)?, true).await,
             "universe.preview" => self.of_venue(cycle, read(payload)?, false).await,
             "universe.request" => self.request(cycle, read(payload)?).await,
+            "settings.update" => {
+                let now = settings(&self.db).await?.with(&payload);
+                let now = now.map_err(|e| Fault::permanent(format!("no such setting: {e}")))?;
+                Ok(Done::new(now, now.store(cycle.now())?))
+            }
             other => Err(Fault::permanent(format!("the universe's desk knows no job `{other}`"))),
         }
     }
@@ -367,6 +373,11 @@ fn kinds() -> Vec<Kind> {
             of_venue(),
         ),
         kind("universe.preview", "Says what universe.sync would change.", of_venue()),
+        kind(
+            "settings.update",
+            "Changes settings of pages and of the metronome; what is left out stays.",
+            json!({"type": "object"}),
+        ),
         kind(
             "universe.request",
             "Narrows what is computed to these symbols; null lifts it.",

@@ -6,6 +6,9 @@ use watchbell_db::{Database, DbError};
 use super::UnknownSymbol;
 use super::change::{By, Universe, Wish, WishError, cursor};
 
+/// How often a start looks again, when another one is faster.
+const ATTEMPTS: u32 = 5;
+
 /// Brings the universe to what the configuration lists: its symbols are enabled in its order,
 /// symbols that an earlier configuration listed and this one does not are disabled. What a person
 /// disabled, or enabled by command, stays so.
@@ -13,6 +16,25 @@ use super::change::{By, Universe, Wish, WishError, cursor};
 /// # Errors
 /// When a symbol cannot be split or the database fails; nothing is changed then.
 pub async fn seed(
+    db: &Database,
+    symbols: &[String],
+    windows: &[Millis],
+    history_from: Time,
+    now: Time,
+) -> Result<(), SeedError> {
+    let mut left = ATTEMPTS;
+    loop {
+        left -= 1;
+        match attempt(db, symbols, windows, history_from, now).await {
+            // Another node starts at the same time: what it wrote is read, and there may be nothing
+            // left to do.
+            Err(SeedError::Database(DbError::Unmet { .. })) if left > 0 => {}
+            done => return done,
+        }
+    }
+}
+
+async fn attempt(
     db: &Database,
     symbols: &[String],
     windows: &[Millis],

@@ -148,9 +148,10 @@ impl Facts {
 
     /// Whether it can be ingested; `None` where that cannot be said.
     fn capable(&self, now: Time) -> Option<bool> {
-        if !self.listing.as_ref()?.trades() {
+        if self.listing.as_ref().is_some_and(|l| !l.trades()) {
             return Some(false);
         }
+        // What brings news is traded, also where the venue's list could not be had.
         if self.is_fresh(now) {
             return Some(true);
         }
@@ -489,7 +490,7 @@ mod tests {
         for facts in [
             vec![silent("A"), halted, off.clone()],
             vec![Facts { probe: Probe::Unknown, ..silent("A") }, off.clone()],
-            vec![Facts { listing: None, ..good("A") }],
+            vec![Facts { listing: None, probe: Probe::Unknown, ..silent("A") }],
         ] {
             for verdict in runs(&facts, 9) {
                 assert!(verdict.outage);

@@ -208,15 +208,15 @@ pub(crate) async fn note_listing(
     info: &ExchangeInfo,
     now: Time,
 ) -> Result<Statement, DbError> {
-    let rows =
-        db.query("select symbol from settings.coin_universe order by symbol", vec![]).await?;
-    let mut all = Vec::with_capacity(rows.len());
+    let rows = db.query("select symbol from settings.coin_universe", Vec::new()).await?;
+    // In one order, whoever stores them: two writers then wait for each other in turn.
+    let mut all = BTreeMap::new();
     for row in &rows {
         let symbol = row.shared_text(0)?;
         let listing = Listing::of(info, &symbol, now);
-        all.push((symbol, listing));
+        all.insert(symbol, listing);
     }
-    Ok(store_listings(all.iter().map(|(symbol, listing)| (symbol, listing))))
+    Ok(store_listings(all.iter()))
 }
 
 /// The listings of these entries by an answer of the venue.

@@ -332,6 +332,22 @@ async fn a_start_with_another_configuration_moves_the_universe_from_then_on() {
     }
 }
 
+#[tokio::test]
+async fn settings_are_changed_by_a_job() {
+    for engine in engines() {
+        let w = World::on(engine, &config(), Millis::from_hours(1), "").await;
+        let patch = json!({"stats": {"bm_decimals": 2}, "poll": {"long_ms": 1}});
+        let done = w.job(UNIVERSE_DESK, "settings.update", patch).await.unwrap();
+        let s = watchbell_market::settings(&w.db).await.unwrap();
+        assert_eq!((s.stats.bm_decimals, s.poll.long_ms), (2, Millis::from_secs(5)));
+        assert_eq!(done.summary, serde_json::to_value(s).unwrap());
+        let wrong = w.job(UNIVERSE_DESK, "settings.update", json!({"stat": 1})).await;
+        assert!(
+            wrong.unwrap_err().to_string().starts_with("no such setting: unknown field `stat`")
+        );
+    }
+}
+
 /// Section 1.3: a symbol leaves the sampling at the end of a cycle.
 #[tokio::test]
 async fn a_symbol_that_leaves_is_sampled_until_its_cycle_is_over() {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use watchbell_api::{Level, Notice, QueueLine, Result, VenueLine, WorkerLine};
 use watchbell_core::port::{Hearing, NodeRecord, SeriesSummary, WindowQuery};
+use watchbell_core::pressure::Pressure;
 use watchbell_core::{Millis, SeriesName, Time, job, window};
 use watchbell_market::{Hole, UNLISTED_AFTER};
 
@@ -76,6 +77,7 @@ impl LocalControl {
                         what they cause begins up to a second later";
             say(Level::Info, text.to_owned());
         }
+        all.extend(self.engine.as_ref().and_then(|e| of_pressure(e.store().pressure, picture.now)));
         all.extend(of_nodes(&picture.nodes, picture.now));
         all.extend(of_queue(queue));
         let mut say = |level, text: String| all.push(Notice { level, text });
@@ -132,6 +134,18 @@ impl LocalControl {
         all.sort_by_key(|n| Reverse(n.level));
         Ok(all)
     }
+}
+
+/// What a slow store changes.
+fn of_pressure(pressure: Pressure, now: Time) -> Option<Notice> {
+    let since = pressure.since.filter(|_| pressure.is_on())?;
+    let text = format!(
+        "the store is slow ({pressure}): for {} workers that run at an interval have done so {} \
+         times less often, and opportunistic ones wait; windows and jobs go on",
+        now.since(since),
+        pressure.factor
+    );
+    Some(Notice { level: Level::Warning, text })
 }
 
 /// Nodes that are silent, and clocks that go wrong.
@@ -262,6 +276,8 @@ pub(super) fn plural(count: i64, what: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use watchbell_core::pressure::{ENOUGH, Sample};
+
     use super::*;
 
     fn hole(from: &str, to: &str, state: &str) -> Hole {
@@ -289,6 +305,20 @@ mod tests {
                 "BTCUSDT: 2 holes, 100 candles, the longest 2023-03-24T12:40Z to 14:00Z (80m)",
                 "BTCUSDT: not listed from 2018-02-08T00:28Z to 2018-02-09T09:59Z",
             ]
+        );
+    }
+
+    #[test]
+    fn a_slow_store_is_one_sentence() {
+        assert_eq!(of_pressure(Pressure::default(), Time(0)), None);
+        let slow = Sample { calls: ENOUGH, p95: Millis(812), exhausted: false };
+        let pressure = Pressure::default().after(slow, Time(0));
+        let notice = of_pressure(pressure, Time(90_000)).unwrap();
+        assert_eq!(
+            notice.text,
+            "the store is slow (95 of 100 calls of the store took up to 812ms): for 90s workers \
+             that run at an interval have done so 2 times less often, and opportunistic ones wait; \
+             windows and jobs go on"
         );
     }
 

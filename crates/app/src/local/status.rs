@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use watchbell_api::{
-    DefinitionText, Result, ScheduleLine, Status, StoreInfo, VenueLine, WorkerDetail, WorkerLine,
+    DefinitionText, Result, ScheduleLine, Status, StoreAnswers, StoreInfo, VenueLine, WorkerDetail,
+    WorkerLine,
 };
 use watchbell_core::freshness::{self, Freshness};
 use watchbell_core::gate::Gate;
 use watchbell_core::lifecycle::{Desired, State};
 use watchbell_core::port::{SeriesSummary, WindowQuery, WorkerRecord};
 use watchbell_core::{Condition, Definition, SeriesName, Time, Trigger, WorkerName, schedule};
-use watchbell_engine::RunningView;
+use watchbell_engine::{RunningView, StoreView};
 use watchbell_venues::binance::State as VenueState;
 
 use super::{HISTORY, LocalControl, Picture, not_found, notices};
@@ -69,6 +70,11 @@ impl LocalControl {
             synchronous: about.synchronous,
             schema: schema.join(" "),
             size_bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+            answers: self.engine.as_ref().map(|engine| {
+                let StoreView { pressure, p95 } = engine.store();
+                let p95_us = p95.map(|p| u64::try_from(p.as_micros()).unwrap_or(u64::MAX));
+                StoreAnswers { pressure, p95_us }
+            }),
         })
     }
 

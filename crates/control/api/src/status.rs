@@ -10,6 +10,7 @@ use watchbell_core::port::{
     AttemptRecord, CycleRecord, JobRecord, KindStats, NodeRecord, OccurrenceRecord, SeriesSummary,
     Transition, WorkerRecord,
 };
+use watchbell_core::pressure::Pressure;
 use watchbell_core::trigger::{Missed, Trigger, WindowInput};
 use watchbell_core::worker::Dependency;
 use watchbell_core::{Definition, Ledger, Millis, SeriesName, SessionId, Time, WorkerName, job};
@@ -80,6 +81,17 @@ pub struct StoreInfo {
     pub schema: String,
     /// Bytes on disk, with the write-ahead log.
     pub size_bytes: i64,
+    /// How it answers the node that says this; none where no node does.
+    pub answers: Option<StoreAnswers>,
+}
+
+/// How a store answers a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreAnswers {
+    /// By how much the node slows down for it, and why.
+    pub pressure: Pressure,
+    /// How long 95 of 100 of the newest calls took at most, in microseconds.
+    pub p95_us: Option<u64>,
 }
 
 /// One worker in a list.

@@ -186,6 +186,24 @@ fn node(metrics: &mut Metrics, status: &Status) {
     metrics
         .family("watchbell_store_size_bytes", Kind::Gauge, "Bytes of the store on disk.")
         .sample(&[("engine", &status.store.engine)], status.store.size_bytes as f64);
+    let answers = status.store.answers;
+    metrics
+        .family(
+            "watchbell_store_pressure_factor",
+            Kind::Gauge,
+            "By how much the node slows down for a slow store; 1 is not at all.",
+        )
+        .sample_if(&[], answers.map(|a| f64::from(a.pressure.factor)));
+    metrics
+        .family(
+            "watchbell_store_latency_seconds",
+            Kind::Gauge,
+            "How long the newest claims, publications and heartbeats of the node took.",
+        )
+        .sample_if(
+            &[("quantile", "0.95")],
+            answers.and_then(|a| a.p95_us).map(|us| us as f64 / 1e6),
+        );
 }
 
 fn workers(metrics: &mut Metrics, status: &Status) {

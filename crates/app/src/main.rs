@@ -174,7 +174,11 @@ async fn up(
         () = signals.stop() => return Ok(Exit::Ok),
     };
     if mode == UpMode::RunAll {
-        out.line(&format!("universe: {} symbols", config.market.symbols.len()));
+        let universe = watchbell_market::view::universe(&running.opened.db).await;
+        match universe.map(|all| all.iter().filter(|u| u.enabled).count()) {
+            Ok(symbols) => out.line(&format!("universe: {symbols} symbols")),
+            Err(e) => tracing::warn!("cannot count the universe: {}", chain(&e)),
+        }
     }
     let at = running.url().map_or_else(String::new, |url| format!(", API at {url}"));
     let store = match &config.store {

@@ -7,6 +7,7 @@ mod demo;
 mod exec;
 mod harness;
 mod killed;
+mod market;
 mod moves;
 mod node;
 mod nodes;

@@ -4,8 +4,8 @@
 use serde::Serialize;
 use serde_json::json;
 use watchbell_core::{
-    BoxFuture, Commit, Cycle, Definition, Done, Fault, Millis, Missed, Statement, Time, Trigger,
-    Worker, values,
+    BoxFuture, Commit, Cycle, Definition, Done, Fault, Millis, Statement, Time, Trigger, Worker,
+    values,
 };
 use watchbell_db::Database;
 
@@ -182,7 +182,7 @@ pub(crate) fn definition() -> Definition {
              waiting jobs and open sessions; publishes a pack, risk flags and vitals. Reads, and \
              writes nothing but those.",
         )
-        .missed(Missed::Skip)
+        .opportunistic()
         .timeouts(Millis::from_secs(20), Millis::from_secs(40))
 }
 

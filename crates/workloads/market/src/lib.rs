@@ -7,9 +7,12 @@
 //!
 //! What follows from a window has a module each and a series of its own of the same length
 //! ([`chain`]): [`matrices`] compares all coins with each other at its end, [`mea`] allots balances by
-//! that. A window that was given up gives up those that follow it.
+//! that. A window that was given up gives up those that follow it. [`account`] reads what the account
+//! trades, and [`cin`] keeps the ledger of it.
 
+pub mod account;
 pub mod analytics;
+pub mod cin;
 pub mod matrices;
 pub mod mea;
 pub mod mood;
@@ -74,6 +77,8 @@ pub struct Config {
     pub validation_interval: Millis,
     /// How moods are made.
     pub mood: mood::MoodConfig,
+    /// How the account behind the ledger is read.
+    pub account: account::Settings,
 }
 
 impl Config {
@@ -98,6 +103,7 @@ impl Default for Config {
             mea: mea::Config::default(),
             validation_interval: Millis::from_secs(60),
             mood: mood::MoodConfig::default(),
+            account: account::Settings::default(),
         }
     }
 }
@@ -127,6 +133,9 @@ pub fn definitions(config: &Config) -> Vec<Definition> {
     all.push(mood::refresh_definition());
     all.push(universe::validation_definition(config.validation_interval));
     all.push(universe::desk_definition());
+    all.push(account::definition(&config.account));
+    all.push(cin::import_definition());
+    all.push(cin::desk_definition());
     all.push(ops::definition());
     all
 }
@@ -173,6 +182,10 @@ pub fn workers(
         config.sampling,
     )));
     workers.push(Arc::new(universe::Desk::new(db.clone(), client.clone())));
+    let account = config.account.clone();
+    workers.push(Arc::new(account::TradeFeed::new(db.clone(), client.clone(), account)));
+    workers.push(Arc::new(cin::ImportMoves::new(db.clone())));
+    workers.push(Arc::new(cin::Desk::new(db.clone())));
     workers.push(Arc::new(ops::HealthWorker::new(db.clone(), config.clone())));
     workers
 }

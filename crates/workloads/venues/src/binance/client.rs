@@ -17,6 +17,7 @@ use super::backpressure::{Backpressure, Health, Outcome};
 use super::config::{Config, ConfigError, backoff};
 use super::error::{Call, Class, VenueError, Verdict, banned_until, judge};
 use super::limiter::{Limiter, Priority, Shares, Stop};
+use super::signed::{self, Credentials};
 use super::wire::{ErrorBody, cut};
 
 /// Waits where the venue does not say how long.
@@ -113,7 +114,9 @@ pub struct Skew {
 #[derive(Clone)]
 pub struct BinanceClient {
     pub(super) shared: Arc<Shared>,
-    priority: Priority,
+    pub(super) priority: Priority,
+    /// Who signs; kept beside what clones share, so that only some of them may speak for the account.
+    pub(super) credentials: Option<Arc<Credentials>>,
 }
 
 pub(super) struct Shared {
@@ -126,6 +129,8 @@ pub(super) struct Shared {
     /// The host that answered last; a failure moves it on.
     preferred: AtomicUsize,
     pub(super) limiter: Limiter,
+    /// The budget that the venue counts by account instead of by address.
+    pub(super) account_limiter: Limiter,
     health: Mutex<Backpressure>,
     pub(super) skew: Mutex<Option<Skew>>,
     /// Held while the skew is measured, so that many callers measure once.
@@ -162,12 +167,22 @@ pub(super) struct Request {
     path: &'static str,
     query: Vec<(&'static str, String)>,
     weight: i64,
+    /// Weight that is counted by account, beside that by address.
+    account_weight: i64,
+    signed: bool,
 }
 
 impl Request {
     pub(super) fn new(path: &'static str, symbol: Option<&str>, weight: i64) -> Self {
         let endpoint = path.rsplit('/').next().unwrap_or(path);
-        Self { call: Call::new(endpoint, symbol), path, query: Vec::new(), weight }
+        Self {
+            call: Call::new(endpoint, symbol),
+            path,
+            query: Vec::new(),
+            weight,
+            account_weight: 0,
+            signed: false,
+        }
     }
     pub(super) fn with(mut self, key: &'static str, value: &(impl ToString + ?Sized)) -> Self {
         self.query.push((key, value.to_string()));
@@ -178,6 +193,15 @@ impl Request {
             Some(at) => self.with(key, &at.0),
             None => self,
         }
+    }
+    /// A request in the name of an account; `account_weight` is counted by account.
+    pub(super) fn signed(mut self, account_weight: i64) -> Self {
+        self.signed = true;
+        self.account_weight = account_weight;
+        self
+    }
+    pub(super) const fn call(&self) -> &Call {
+        &self.call
     }
     pub(super) fn invalid(&self, problem: impl Into<String>) -> VenueError {
         VenueError::Invalid { call: self.call.clone(), problem: problem.into() }
@@ -215,6 +239,7 @@ impl BinanceClient {
             Shares { live: config.weight_limit_fraction, backfill: config.backfill_limit_fraction };
         let shared = Shared {
             limiter: Limiter::new(clock.clone(), config.weight_limit, shares),
+            account_limiter: Limiter::new(clock.clone(), signed::ACCOUNT_WEIGHT_LIMIT, shares),
             health: Mutex::new(Backpressure::new(clock.now())),
             hosts: config.hosts(),
             preferred: AtomicUsize::new(0),
@@ -225,7 +250,7 @@ impl BinanceClient {
             clock,
             observer,
         };
-        Ok(Self { shared: Arc::new(shared), priority: Priority::Live })
+        Ok(Self { shared: Arc::new(shared), priority: Priority::Live, credentials: None })
     }
 
     /// The same client for history: uses only what live work leaves of the budget.
@@ -237,7 +262,7 @@ impl BinanceClient {
     /// The same client with this priority.
     #[must_use]
     pub fn with_priority(&self, priority: Priority) -> Self {
-        Self { shared: Arc::clone(&self.shared), priority }
+        Self { priority, ..self.clone() }
     }
 
     /// How the venue is doing.
@@ -294,6 +319,14 @@ impl BinanceClient {
             let permit = match s.limiter.acquire(request.weight, self.priority).await {
                 Ok(permit) => permit,
                 Err(stop) => return Err(self.held_back(&request.call, stop)),
+            };
+            // Dropped without a header, it counts as sent.
+            let _account_permit = match request.account_weight {
+                0 => None,
+                weight => match s.account_limiter.acquire(weight, self.priority).await {
+                    Ok(permit) => Some(permit),
+                    Err(stop) => return Err(self.held_back(&request.call, stop)),
+                },
             };
             let at = s.preferred.load(Ordering::Relaxed) % s.hosts.len();
             let host = &s.hosts[at];
@@ -364,13 +397,22 @@ impl BinanceClient {
         if !request.query.is_empty() {
             url.query_pairs_mut().extend_pairs(&request.query);
         }
-        let response = s.http()?.get(url).send().await.map_err(|e| chain(&e))?;
+        // An error of the HTTP library quotes the address, and with it a signed query.
+        let text = |e: reqwest::Error| chain(&if request.signed { e.without_url() } else { e });
+        let response = match self.credentials.as_deref().filter(|_| request.signed) {
+            Some(credentials) => {
+                credentials.sign(&mut url, &request.query, self.venue_now());
+                let key = credentials.header()?;
+                s.http()?.get(url).header(signed::KEY_HEADER, key).send().await.map_err(text)?
+            }
+            None => s.http()?.get(url).send().await.map_err(text)?,
+        };
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = Vec::new();
         let mut chunks = response.bytes_stream();
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|e| {
-                format!("the answer broke off after {} bytes: {}", body.len(), chain(&e))
+                format!("the answer broke off after {} bytes: {}", body.len(), text(e))
             })?;
             if body.len() + chunk.len() > s.config.max_body {
                 return Err(format!("the answer is longer than {} bytes", s.config.max_body));
@@ -423,6 +465,9 @@ impl BinanceClient {
         };
         let seconds = answer.number("retry-after").filter(|n| *n > 0).map(Millis::from_secs);
         let call = call.clone();
+        if let Some((code, todo)) = refusal.and_then(|r| Some((r.code, signed::remedy(r.code)?))) {
+            return VenueError::Unauthorized { call, code, msg, todo };
+        }
         match judge(status, refusal) {
             Verdict::TooMany => {
                 let retry_after = seconds.unwrap_or(DEFAULT_RETRY_AFTER);

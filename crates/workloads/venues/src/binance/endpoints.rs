@@ -87,7 +87,7 @@ impl BinanceClient {
     }
 
     /// Measures the skew where it is unknown or old.
-    async fn fresh_skew(&self) -> Result<Skew, VenueError> {
+    pub(super) async fn fresh_skew(&self) -> Result<Skew, VenueError> {
         let max_age = self.shared.config.skew_max_age;
         let fresh = || {
             let now = self.shared.clock.now();
@@ -274,11 +274,11 @@ impl BinanceClient {
     }
 }
 
-fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+pub(super) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     serde_json::from_slice(body).map_err(|e| cut(&e.to_string(), 200))
 }
 
-fn check_page(request: &Request, limit: usize) -> Result<(), VenueError> {
+pub(super) fn check_page(request: &Request, limit: usize) -> Result<(), VenueError> {
     if (1..=MAX_PAGE).contains(&limit) {
         return Ok(());
     }
@@ -287,7 +287,7 @@ fn check_page(request: &Request, limit: usize) -> Result<(), VenueError> {
 
 /// A symbol goes into a URL and into a JSON array, so its characters are checked first. The venue's
 /// own rule also allows letters of other scripts, which are percent-encoded.
-fn check_symbol(request: &Request, symbol: &str) -> Result<(), VenueError> {
+pub(super) fn check_symbol(request: &Request, symbol: &str) -> Result<(), VenueError> {
     let fine = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
     if !symbol.is_empty() && symbol.chars().count() <= 50 && symbol.chars().all(fine) {
         return Ok(());

@@ -89,6 +89,18 @@ pub enum VenueError {
         /// What to do.
         class: Class,
     },
+    /// The venue does not accept who asks: key, signature, rights, or a clock that is wrong.
+    #[error("{call}: the venue does not accept us, code {code}: {msg}; {todo}")]
+    Unauthorized {
+        /// The request.
+        call: Call,
+        /// The venue's code.
+        code: i64,
+        /// The venue's words, cut.
+        msg: String,
+        /// What an operator does about it.
+        todo: &'static str,
+    },
     /// The answer cannot be used: not JSON, cut short, or rows that contradict the request.
     #[error("{call}: unusable answer with status {status}: {problem}; it begins `{head}`")]
     Payload {
@@ -135,7 +147,7 @@ impl VenueError {
             }
             Self::Refused { class, .. } => *class,
             Self::Payload { .. } | Self::Transport { .. } => Class::Transient,
-            Self::Invalid { .. } => Class::Permanent,
+            Self::Invalid { .. } | Self::Unauthorized { .. } => Class::Permanent,
         }
     }
 
@@ -146,6 +158,7 @@ impl VenueError {
             Self::RateLimited { call, .. }
             | Self::Banned { call, .. }
             | Self::Refused { call, .. }
+            | Self::Unauthorized { call, .. }
             | Self::Payload { call, .. }
             | Self::Transport { call, .. }
             | Self::Invalid { call, .. } => call,
@@ -188,11 +201,8 @@ pub(crate) fn judge(status: u16, body: Option<&ErrorBody>) -> Verdict {
         (_, Some(-1000 | -1001 | -1006 | -1007 | -1008 | -1016)) => {
             Verdict::Other(Class::Transient)
         }
-        // -1021 and -1022 (clock, signature) need signed requests, which this client has none of;
-        // all others in the range name a fault of the request.
-        (_, Some(-1199..=-1100 | -1299..=-1200 | -1021 | -1022)) => {
-            Verdict::Other(Class::Permanent)
-        }
+        // All in this range name a fault of the request.
+        (_, Some(-1299..=-1100)) => Verdict::Other(Class::Permanent),
         (300..=499, _) => Verdict::Other(Class::Permanent),
         // An unknown code behind a status of success: nothing says that it stays.
         _ => Verdict::Other(Class::Transient),

@@ -2,6 +2,7 @@
 //!
 //! * [`wire`]: the shapes on the wire, shared with the simulator; [`parse_klines`] reads a page.
 //! * [`BinanceClient`]: the requests, with retries over the venue's hosts.
+//! * [`Credentials`]: who signs the requests about an account, and where the secret is read from.
 //! * [`Limiter`]: the weight budget and the bans, shared by all clones of a client.
 //! * [`backpressure`]: how the venue is doing.
 //! * [`Streams`]: the WebSocket side.
@@ -16,6 +17,7 @@ mod error;
 mod interval;
 mod klines;
 mod limiter;
+mod signed;
 mod stream;
 mod stream_wire;
 pub mod wire;
@@ -27,5 +29,9 @@ pub use endpoints::{AggFrom, Page};
 pub use error::{Call, Class, VenueError};
 pub use klines::{Asked, parse_klines};
 pub use limiter::{Limiter, Priority, Shares, Stop};
+pub use signed::{
+    AccountBalance, AccountTrade, ConvertTrade, Credentials, CredentialsError,
+    LONGEST_CONVERT_SPAN, TradesSince,
+};
 pub use stream::Streams;
 pub use stream_wire::{Frame, Stream, StreamEvent, StreamKline, StreamTrade, parse_frame};

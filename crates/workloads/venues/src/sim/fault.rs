@@ -61,7 +61,7 @@ pub const KINDS: [(&str, &str); 29] = [
 ];
 
 /// The endpoints that a rule may name.
-pub const TARGETS: [&str; 14] = [
+pub const TARGETS: [&str; 17] = [
     "*",
     "ping",
     "time",
@@ -74,6 +74,9 @@ pub const TARGETS: [&str; 14] = [
     "aggTrades",
     "ticker",
     "avgPrice",
+    "account",
+    "myTrades",
+    "convert",
     "stream",
     "rest",
 ];

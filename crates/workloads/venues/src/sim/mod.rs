@@ -8,6 +8,7 @@
 //! Beside the venue's paths there are three for operators and tests: `GET /sim/journal?after=N`,
 //! `GET` and `POST /sim/faults`, `GET /sim/market`.
 
+mod account;
 mod book;
 mod dice;
 pub mod fault;
@@ -36,8 +37,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use watchbell_clock::Clock;
-use watchbell_core::Time;
+use watchbell_core::{Millis, Time};
 
+pub use account::{Account, TEST_KEY, TEST_SECRET, Trades};
 pub use fault::{FaultKind, FaultParseError, FaultRule, FaultScript};
 pub use journal::{Journal, JournalEntry};
 pub use limiter::{LimiterState, Limits};
@@ -100,6 +102,8 @@ pub(crate) struct Venue {
     faults: Mutex<Faults>,
     limits: Limits,
     limiter: Mutex<Limiter>,
+    account: Mutex<Account>,
+    spent: Mutex<account::Spent>,
     journal: Journal,
     stopping: watch::Receiver<bool>,
 }
@@ -130,7 +134,10 @@ impl Simulator {
         let tcp = TcpListener::bind(bind).await.map_err(fail)?;
         let address = tcp.local_addr().map_err(fail)?;
         let (stop, stopping) = watch::channel(false);
+        let opened = config.clock.now().floor(Millis::from_mins(1));
         let venue = Arc::new(Venue {
+            account: Mutex::new(Account::standard(opened)),
+            spent: Mutex::default(),
             market: config.market,
             clock: config.clock,
             faults: Mutex::new(Faults::new(config.faults)),
@@ -141,6 +148,7 @@ impl Simulator {
         });
         let router = Router::new()
             .route("/api/v3/{*path}", any(rest::answer))
+            .route("/sapi/v1/{*path}", any(rest::answer))
             .route("/ws", any(stream::raw))
             .route("/ws/{*streams}", any(stream::raw))
             .route("/stream", any(stream::combined))
@@ -188,6 +196,12 @@ impl Simulator {
     /// Replaces the fault script; all counters start anew.
     pub fn set_faults(&self, script: FaultScript) {
         *lock(&self.venue.faults) = Faults::new(script);
+    }
+
+    /// Replaces the account that signed requests speak for. Without it there is
+    /// [`Account::standard`], from the simulator's start on.
+    pub fn set_account(&self, account: Account) {
+        *lock(&self.venue.account) = account;
     }
 
     /// The request budget of an address now.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Query, State};
-use axum::http::{HeaderValue, Method, Response, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use watchbell_core::{Millis, Time};
 
 use super::Venue;
+use super::account::Signed;
 use super::book::book;
 use super::fault::{FaultKind, FaultRule, FaultScript, Faults};
 use super::interval::Grid;
@@ -30,7 +31,7 @@ const PROXY_PAGE: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\
 const TOO_MUCH: &str = "Please use WebSocket Streams for live updates to avoid";
 
 /// An answer before its headers.
-struct Answer {
+pub(super) struct Answer {
     status: u16,
     kind: &'static str,
     body: Vec<u8>,
@@ -39,7 +40,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn ok(body: Vec<u8>, rows: usize) -> Self {
+    pub(super) fn ok(body: Vec<u8>, rows: usize) -> Self {
         Self { status: 200, kind: JSON, body, rows, retry_after: None }
     }
 
@@ -54,14 +55,20 @@ impl From<Refusal> for Answer {
     }
 }
 
-/// Handles everything below `/api/v3/`.
+/// Handles everything below `/api/v3/` and `/sapi/v1/`.
 pub(super) async fn answer(
     State(venue): State<Arc<Venue>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     method: Method,
     uri: Uri,
+    headers: HeaderMap,
 ) -> Response<Body> {
-    let endpoint = uri.path().strip_prefix("/api/v3/").unwrap_or_default();
+    let path = uri.path();
+    let endpoint = match path.strip_prefix("/sapi/v1/") {
+        Some(own @ "convert/tradeFlow") => own,
+        Some(_) => "",
+        None => path.strip_prefix("/api/v3/").filter(|e| !e.contains("convert")).unwrap_or(""),
+    };
     let params = Params::parse(uri.query().unwrap_or_default());
     let arrived = venue.clock.now();
     let Some(weight) = weight(endpoint, &params) else {
@@ -105,7 +112,9 @@ pub(super) async fn answer(
             Answer { status: 405, kind: HTML, body: Vec::new(), rows: 0, retry_after: None }
         }
         None => {
-            let view = View { venue: &venue, endpoint, params: &params, faults: &faults };
+            let key = headers.get("x-mbx-apikey").and_then(|k| k.to_str().ok());
+            let signed = Signed { query: uri.query().unwrap_or_default(), key };
+            let view = View { venue: &venue, endpoint, params: &params, faults: &faults, signed };
             view.answer().unwrap_or_else(Answer::from)
         }
     };
@@ -202,7 +211,11 @@ fn note(
         seq: 0,
         at: venue.clock.now(),
         method: if *method == Method::GET { "GET" } else { "other" },
-        target: uri.path_and_query().map_or_else(String::new, ToString::to_string),
+        target: uri.path_and_query().map_or_else(String::new, |target| {
+            // The signature of a request says nothing that its other parameters do not say.
+            let target = target.as_str();
+            target.split("&signature=").next().unwrap_or(target).to_owned()
+        }),
         status: answer.map_or(0, |a| a.status),
         rows: answer.map_or(0, |a| a.rows),
         bytes: answer.map_or(0, |a| a.body.len()),
@@ -259,6 +272,10 @@ fn weight(endpoint: &str, params: &Params) -> Option<u32> {
         },
         "trades" | "historicalTrades" => 25,
         "aggTrades" => 4,
+        "account" => 20,
+        "myTrades" if params.raw("orderId").is_some() => 5,
+        "myTrades" => 20,
+        "convert/tradeFlow" => 1,
         "ticker/24hr" => match many() {
             Some(0..=20) => 2,
             Some(21..=100) => 40,
@@ -276,11 +293,12 @@ fn weight(endpoint: &str, params: &Params) -> Option<u32> {
 }
 
 /// One request as its endpoint sees it.
-struct View<'a> {
-    venue: &'a Venue,
-    endpoint: &'a str,
-    params: &'a Params,
+pub(super) struct View<'a> {
+    pub(super) venue: &'a Venue,
+    pub(super) endpoint: &'a str,
+    pub(super) params: &'a Params,
     faults: &'a [FaultRule],
+    pub(super) signed: Signed<'a>,
 }
 
 impl View<'_> {
@@ -289,7 +307,7 @@ impl View<'_> {
     }
 
     /// The instant that the answer shows: the present, or earlier where a cache is stale.
-    fn now(&self) -> i64 {
+    pub(super) fn now(&self) -> i64 {
         let stale = self.faults.iter().filter_map(|f| match f.kind {
             FaultKind::Stale(by) => Some(by.0),
             _ => None,
@@ -298,7 +316,7 @@ impl View<'_> {
     }
 
     /// What the venue's own clock shows.
-    fn server_time(&self) -> i64 {
+    pub(super) fn server_time(&self) -> i64 {
         let skew = self.faults.iter().filter_map(|f| match f.kind {
             FaultKind::Skew(by) => Some(by.0),
             _ => None,
@@ -325,11 +343,12 @@ impl View<'_> {
             "ticker/24hr" => self.day_ticker(),
             "ticker/price" => self.price_ticker(),
             "ticker/bookTicker" => self.book_ticker(),
+            "account" | "myTrades" | "convert/tradeFlow" => self.account(),
             _ => self.average_price(),
         }
     }
 
-    fn lookup(&self, name: &str) -> Result<usize, Refusal> {
+    pub(super) fn lookup(&self, name: &str) -> Result<usize, Refusal> {
         let found = self.venue.market.find(name);
         found.ok_or_else(|| Refusal::bad(-1121, "Invalid symbol."))
     }

@@ -3,4 +3,5 @@
 mod binance_client;
 mod binance_payloads;
 mod binance_stream;
+mod signed;
 mod sim_server;

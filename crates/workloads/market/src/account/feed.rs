@@ -45,7 +45,9 @@ pub(crate) struct TradeFeed {
 /// What was read when: in memory, for a new process may read everything at once.
 #[derive(Debug, Default)]
 struct State {
-    symbols: BTreeMap<String, Time>,
+    /// By symbol, the turn in which it was read last.
+    symbols: BTreeMap<String, u64>,
+    turn: u64,
     convert: Option<Time>,
     wallet: Option<Time>,
     resting: Option<Resting>,
@@ -170,7 +172,12 @@ impl TradeFeed {
     ) -> Result<Option<VenueError>, Fault> {
         for followed in self.due().await? {
             report.symbols.push(followed.symbol.clone());
-            self.state().symbols.insert(followed.symbol.clone(), now);
+            {
+                let mut state = self.state();
+                state.turn += 1;
+                let turn = state.turn;
+                state.symbols.insert(followed.symbol.clone(), turn);
+            }
             match self.trades(&followed, now, commit).await {
                 Ok(rows) => report.trades += rows,
                 Err(e) if concerns_one_symbol(&e) => report.problems.push(chain(&e)),

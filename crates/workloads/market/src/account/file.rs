@@ -1,10 +1,10 @@
 //! Trades of the account from a CSV file: all rows or none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use rust_decimal::Decimal;
-use watchbell_core::Time;
+use watchbell_core::{Statement, Time, values};
 use watchbell_db::{Database, DbError};
 
 use super::{Source, Trade, store};
@@ -103,10 +103,42 @@ pub async fn import_csv(
     account: Option<&str>,
     now: Time,
 ) -> Result<Imported, CsvError> {
-    let trades = parse(file, account)?;
+    let (imported, statements) = read_csv(db, file, account, now).await?;
+    db.apply(statements).await?;
+    Ok(imported)
+}
+
+/// What importing a file comes to, and the statements that do it.
+pub(crate) async fn read_csv(
+    db: &Database,
+    file: &[u8],
+    account: Option<&str>,
+    now: Time,
+) -> Result<(Imported, Vec<Statement>), CsvError> {
+    let mut trades = parse(file, account)?;
     let rows = trades.len() as u64;
-    let applied = db.apply(store(trades, now)).await?;
-    Ok(Imported { rows, added: applied.changed.first().copied().unwrap_or(0) })
+    let mut spans: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
+    for t in &trades {
+        let span = spans.entry(&t.symbol).or_insert((t.id, t.id));
+        *span = (span.0.min(t.id), span.1.max(t.id));
+    }
+    let mut known = BTreeSet::new();
+    for (symbol, (from, to)) in spans {
+        let rows = db
+            .query(
+                "select trade_id from market.account_trades
+                 where symbol = $1 and trade_id between $2 and $3",
+                values![symbol, from, to],
+            )
+            .await?;
+        for row in &rows {
+            known.insert((symbol.to_owned(), row.i64(0)?));
+        }
+    }
+    trades.retain(|t| !known.contains(&(t.symbol.clone(), t.id)));
+    let added = trades.len() as u64;
+    let statements = if trades.is_empty() { Vec::new() } else { store(trades, now) };
+    Ok((Imported { rows, added }, statements))
 }
 
 fn parse(file: &[u8], account: Option<&str>) -> Result<Vec<Trade>, CsvError> {

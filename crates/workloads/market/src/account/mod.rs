@@ -15,6 +15,7 @@ use watchbell_venues::binance::{AccountBalance, AccountTrade, ConvertTrade};
 
 pub use feed::TRADE_FEED;
 pub(crate) use feed::{TradeFeed, definition};
+pub(crate) use file::read_csv;
 pub use file::{BadRow, COLUMNS, CsvError, Imported, import_csv};
 
 use crate::cin::fifo::is_stable;

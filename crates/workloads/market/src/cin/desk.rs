@@ -8,6 +8,7 @@
 //! | `wallet.refresh` | sets a session that has no move yet to what the account holds |
 //! | `session.close` | books what is left, values everything, and closes: one commit |
 //! | `session.retry` | closes a session whose close had failed |
+//! | `ledger.import` | stores the account's trades of a CSV file |
 //!
 //! A job that succeeds carries the number of its session in its result. A request that cannot be met
 //! fails at once and for good, with the reason; a close that cannot be done leaves the session in
@@ -47,6 +48,9 @@ pub const SESSION_MOVE: &str = "session.move";
 pub const SESSION_MARK: &str = "session.mark";
 /// Sets a session to what the account holds.
 pub const WALLET_REFRESH: &str = "wallet.refresh";
+
+/// Stores the account's trades of a CSV file.
+pub const LEDGER_IMPORT: &str = "ledger.import";
 
 /// How soon a close that waits for candles is tried again.
 const WAIT: Millis = Millis::from_secs(15);
@@ -122,6 +126,16 @@ struct One {
     session_id: i64,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    /// Its name, for people.
+    #[serde(default)]
+    file: String,
+    csv: String,
+    account: Option<String>,
+}
+
 fn one_hour() -> String {
     "1h".to_owned()
 }
@@ -137,6 +151,7 @@ fn kinds() -> Vec<Kind> {
     let amount = json!({ "type": "string", "pattern": "^[0-9]{1,20}(\\.[0-9]{1,18})?$" });
     let asset = json!({ "type": "string", "pattern": "^[A-Z0-9]{1,20}$" });
     let words = json!({ "type": "string", "minLength": 1, "maxLength": 200 });
+    let maybe = json!({ "type": ["string", "null"], "maxLength": 200 });
     let session = json!({ "type": "integer", "minimum": 1 });
     let object = |properties: Json, required: Json| {
         json!({ "type": "object", "properties": properties, "required": required,
@@ -161,7 +176,7 @@ fn kinds() -> Vec<Kind> {
             object(
                 json!({
                     "owner": words, "window_label": words,
-                    "mode": { "enum": ["ledger", "parity"] }, "account": words, "note": words,
+                    "mode": { "enum": ["ledger", "parity"] }, "account": maybe, "note": maybe,
                     "started_at": { "type": ["string", "integer"] },
                     "balances": { "type": "array", "items": balance, "maxItems": 1000 },
                     "from_wallet": { "type": "boolean" }, "lots": { "type": "boolean" },
@@ -182,7 +197,7 @@ fn kinds() -> Vec<Kind> {
                 json!({
                     "session_id": session, "from": asset, "to": asset, "executed_usdt": amount,
                     "fee_usdt": amount, "slippage_usdt": amount, "target_usdt": amount,
-                    "price_from_usdt": amount, "price_to_usdt": amount, "note": words,
+                    "price_from_usdt": amount, "price_to_usdt": amount, "note": maybe,
                 }),
                 json!(["session_id", "from", "to", "executed_usdt"]),
             ),
@@ -196,6 +211,15 @@ fn kinds() -> Vec<Kind> {
             WALLET_REFRESH,
             "Sets a session that has no move yet to what the account holds.",
             object(json!({ "session_id": session }), json!(["session_id"])),
+        ),
+        kind(
+            LEDGER_IMPORT,
+            "Stores the account's trades of a CSV file: all rows, or none.",
+            object(
+                json!({ "file": { "type": "string" }, "csv": { "type": "string" },
+                        "account": maybe }),
+                json!(["csv"]),
+            ),
         ),
     ]
 }
@@ -250,6 +274,7 @@ impl Desk {
             SESSION_MOVE => self.planned(cycle, read(payload)?).await,
             SESSION_MARK => self.mark(cycle, read(payload)?).await,
             WALLET_REFRESH => self.refresh(cycle, read(payload)?).await,
+            LEDGER_IMPORT => self.import(cycle, read(payload)?).await,
             other => Err(refuse(format!("the desk of the ledger knows no `{other}`"))),
         }
     }
@@ -452,6 +477,22 @@ impl Desk {
         commit.statements.extend(rows.map_err(arithmetic)?);
         let assets: Vec<_> = holdings.keys().collect();
         Ok(Done::new(json!({ "session_id": session.id, "assets": assets }), commit))
+    }
+
+    async fn import(&self, cycle: &Cycle, wanted: File) -> Result<Done, Fault> {
+        let File { file, csv, account } = wanted;
+        let read =
+            account::read_csv(&self.db, csv.as_bytes(), account.as_deref(), cycle.now()).await;
+        let (imported, statements) = match read {
+            Ok(read) => read,
+            Err(account::CsvError::Database(e)) => return Err(e.into()),
+            Err(e) if file.is_empty() => return Err(Fault::permanent(e)),
+            Err(e) => return Err(refuse(format!("{file}: {e}"))),
+        };
+        let mut commit = Commit::new();
+        commit.statements = statements;
+        let summary = json!({ "file": file, "rows": imported.rows, "added": imported.added });
+        Ok(Done::new(summary, commit))
     }
 
     async fn planned(&self, cycle: &Cycle, wanted: Planned) -> Result<Done, Fault> {

@@ -18,8 +18,8 @@ mod session;
 mod view;
 
 pub use desk::{
-    CIN_DESK, SESSION_CLOSE, SESSION_MARK, SESSION_MOVE, SESSION_OPEN, SESSION_RETRY,
-    WALLET_REFRESH,
+    CIN_DESK, LEDGER_IMPORT, SESSION_CLOSE, SESSION_MARK, SESSION_MOVE, SESSION_OPEN,
+    SESSION_RETRY, WALLET_REFRESH,
 };
 pub(crate) use desk::{Desk, definition as desk_definition};
 pub use import::CIN_IMPORT_MOVES;

@@ -54,8 +54,8 @@ pub struct Account {
 }
 
 impl Account {
-    /// The account of a simulator that was told of none: 10,000 USDT and 10 BNB, and a trade in each
-    /// symbol every ten minutes from `from` on.
+    /// The account of a simulator that was told of none: 10,000 USDT, 10 BNB and 1 BTC, and a trade in
+    /// each symbol every ten minutes from `from` on.
     #[must_use]
     pub fn standard(from: Time) -> Self {
         let held = |asset: &str, free: i64| AccountBalance {
@@ -66,7 +66,7 @@ impl Account {
         Self {
             credentials: Credentials::new(TEST_KEY, TEST_SECRET)
                 .expect("the simulator's own key is printable"),
-            opening: vec![held("BNB", 10), held("USDT", 10_000)],
+            opening: vec![held("BNB", 10), held("BTC", 1), held("USDT", 10_000)],
             trades: Trades::Seeded { seed: 7, from, every: Millis::from_mins(10) },
             converts: Vec::new(),
         }
@@ -151,9 +151,14 @@ fn seeded(
     let time = first + k * every;
     let price = market.last_trade(symbol, Time(time))?.price;
     let bits = mix(mix(seed, hash_text(&spec.name)), (k / 2).unsigned_abs());
-    // About 20 to 120 units of the quote asset at the purchase; the sale has its size.
-    let bought_at = market.last_trade(symbol, Time(time - k % 2 * every))?.price.max(1);
-    let worth = i128::from(20 + bits % 100) * i128::from(E8);
+    // About 20 to 120 USDT at the purchase; the sale has its size.
+    let bought = Time(time - k % 2 * every);
+    let bought_at = market.last_trade(symbol, bought)?.price.max(1);
+    let in_usdt = market.find(&format!("{}USDT", spec.quote));
+    let quote_at =
+        in_usdt.and_then(|s| market.last_trade(s, bought)).map_or(E8, |t| t.price.max(1));
+    let worth =
+        i128::from(20 + bits % 100) * i128::from(E8) * i128::from(E8) / i128::from(quote_at);
     let step = i128::from(spec.step.max(1));
     let size = (worth * i128::from(E8) / i128::from(bought_at) / step).max(1) * step;
     let (qty, price) = (decimal(size), decimal(price.into()));

@@ -84,7 +84,7 @@ async fn trades_and_balances_of_the_standard_account_agree() {
     let s = Site::good().await;
     s.clock.advance(NOW + Millis::from_mins(95));
     let mut held: Vec<(String, Decimal)> =
-        vec![("BNB".into(), 10.into()), ("USDT".into(), 10_000.into())];
+        vec![("BNB".into(), 10.into()), ("BTC".into(), 1.into()), ("USDT".into(), 10_000.into())];
     let mut add = |asset: &str, amount: Decimal| match held.iter_mut().find(|h| h.0 == asset) {
         Some(h) => h.1 += amount,
         None => held.push((asset.to_owned(), amount)),

@@ -22,10 +22,12 @@ create table matrices.slices (
   previous_ts {i64},
   result_hash {text} not null,
   primary key (series, ts_ms, version)
-) /*sqlite*/ without rowid /*end*/;
+);
 
 -- One row of a matrix: the cells of `base` against each coin of the slice, in the slice's order, the
 -- diagonal null. `reasons` names, in the same order, why a cell is null; null where none is.
+-- (Rows of many coins fill most of a page: such a table wants a rowid, for an index with whole rows in
+-- it would spill each into pages of its own.)
 create table matrices.rows (
   series      {text} not null,
   ts_ms       {i64}  not null,
@@ -35,7 +37,7 @@ create table matrices.rows (
   cells       {json} not null,
   reasons     {json},
   primary key (series, ts_ms, version, matrix_type, base)
-) /*sqlite*/ without rowid /*end*/;
+);
 
 -- What the cells of `id_pct` have been doing, slice after slice; lists in the order of the coins.
 -- `streaks`: slices in a row without movement. `frozen`: 0 moves, 1 recent, 2 mid, 3 long (or the
@@ -51,7 +53,7 @@ create table matrices.flags (
   flips   {json} not null,
   flipped {json} not null,
   primary key (series, ts_ms, version, base)
-) /*sqlite*/ without rowid /*end*/;
+);
 
 -- What each symbol cost at an opening: the close of its first candle from then on, stored when a
 -- slice first met it. Prices between coins are derived from these as the benchmark is.
@@ -103,7 +105,7 @@ create table mea_dynamics.mea_symbol (
   components   {json} not null,
   cells        {json} not null,
   primary key (cycle_id, coin)
-) /*sqlite*/ without rowid /*end*/;
+);
 create index mea_dynamics_mea_symbol_newest on mea_dynamics.mea_symbol (symbol, ts);
 
 -- The selected pair of a cooled cycle, with what else its coins could be traded for.

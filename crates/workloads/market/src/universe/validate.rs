@@ -348,6 +348,7 @@ pub(crate) fn definition(period: Millis) -> Definition {
         )
         .missed(Missed::Latest)
         .after(crate::sync::MARKET_SYNC)
+        .opportunistic()
         .timeouts(Millis::from_mins(2), Millis::from_mins(3))
 }
 

@@ -185,7 +185,9 @@ async fn the_matrices_have_their_say_and_do_not_alter_the_coefficient() {
     let start = NOW - HALF;
     store(&w, start, &SYMBOLS.map(|s| (s, 0.0, "0", "0"))).await;
     let mut commit = vec![Statement::new(
-        "insert into matrices.slices values ('30m', $1, 1, '[\"USDT\",\"SOL\",\"BTC\"]', 0, '{}')",
+        "insert into matrices.slices
+           (series, ts_ms, version, coins, opening_ts, summary, result_hash)
+         values ('30m', $1, 1, '[\"USDT\",\"SOL\",\"BTC\"]', 0, '{}', '')",
         values![NOW],
     )];
     for (base, cells) in

@@ -276,41 +276,47 @@ impl World {
         drive(&self.clock, worker.run(&cycle)).await.unwrap()
     }
 
-    /// Runs each window of the sampler that ends by `until` and whose inputs are covered, shorter
-    /// series first.
+    /// Runs each window of the sampler that ends by `until` and whose inputs are covered, in the
+    /// order of their ends, the shorter first.
     pub(crate) async fn windows(&self, until: Time) -> Vec<(Computed, Done)> {
         self.series(until, |name| name.starts_with("window-sampler-")).await
     }
 
-    /// The same for all series, each after those that it follows.
+    /// The same for all series: at one end, each after those that it follows.
     pub(crate) async fn chain(&self, until: Time) -> Vec<(Computed, Done)> {
         self.series(until, |_| true).await
     }
 
     async fn series(&self, until: Time, which: impl Fn(&str) -> bool) -> Vec<(Computed, Done)> {
         let mut all = Vec::new();
+        let mut next = Vec::new();
         for worker in &self.workers {
             let Trigger::Window(WindowSpec { series, length, .. }) = worker.define().trigger else {
                 continue;
             };
-            if !which(series.as_str()) {
+            if which(series.as_str()) {
+                let start = worker.first_window(Time(0)).await.unwrap();
+                next.push((worker, series, length, start));
+            }
+        }
+        loop {
+            let ends = |start: Option<Time>, length| start.map_or(Time::FAR_FUTURE, |s| s + length);
+            let first = next.iter_mut().min_by_key(|(_, _, length, start)| ends(*start, *length));
+            let Some((worker, series, length, at)) = first else { break };
+            let Some(start) = at.filter(|start| *start + *length <= until) else { break };
+            let end = start + *length;
+            let scope = worker.scope(start).await.unwrap();
+            let seen = self.seen();
+            if !scope.iter().all(|key| seen.covered(key, start, end)) {
+                *at = None;
                 continue;
             }
-            let mut from = Time(0);
-            while let Some(start) = worker.first_window(from).await.unwrap() {
-                let end = start + length;
-                let scope = worker.scope(start).await.unwrap();
-                let seen = self.seen();
-                if end > until || !scope.iter().all(|key| seen.covered(key, start, end)) {
-                    break;
-                }
-                let cause = Cause::Window { series: series.clone(), start, end, version: 1 };
-                let done = self.run(worker, cause, CycleInput::Scope(scope)).await;
-                let done = done.unwrap_or_else(|e| panic!("{series} at {start}: {e}"));
-                let hashes = done.window.clone().expect("a window has hashes");
-                all.push(((series.to_string(), start, hashes), done));
-                from = end;
-            }
+            let cause = Cause::Window { series: series.clone(), start, end, version: 1 };
+            let done = self.run(worker, cause, CycleInput::Scope(scope)).await;
+            let done = done.unwrap_or_else(|e| panic!("{series} at {start}: {e}"));
+            let hashes = done.window.clone().expect("a window has hashes");
+            all.push(((series.to_string(), start, hashes), done));
+            *at = worker.first_window(end).await.unwrap();
         }
         all
     }

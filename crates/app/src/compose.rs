@@ -85,6 +85,11 @@ pub(crate) fn market(market: &Market) -> watchbell_market::Config {
         sampling: market.sampling.enabled,
         max_gaps_per_run: market.repair.max_gaps_per_run,
         hole_after: market.repair.hole_after,
+        mood: watchbell_market::mood::MoodConfig {
+            window: market.mood.window,
+            symbol_limit: market.mood.symbols as usize,
+            ..watchbell_market::mood::MoodConfig::default()
+        },
         ..watchbell_market::Config::default()
     }
 }

@@ -185,7 +185,6 @@ pub(crate) struct Runner {
 
 /// What the mood looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "read by the workers of the mood"))]
 pub(crate) struct Mood {
     /// One of the windows.
     pub(crate) window: Millis,

@@ -307,7 +307,7 @@ async fn matrices(db: &Database) {
                 coeff,
                 id,
                 fallback,
-                json!({ "per_symbol": { "USDT": { "BTC": { "mood_id": "Cj5" } } } }).to_string()
+                json!({ "perSymbol": { "USDT": { "BTC": { "id": "Cj5" } } } }).to_string()
             ],
         )
         .await;

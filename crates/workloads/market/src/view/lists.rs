@@ -257,8 +257,8 @@ pub struct MoodLine {
 impl MoodLine {
     /// The mood of one symbol, where the payload has one.
     pub(super) fn of_symbol(&self, base: &str, quote: &str) -> Option<String> {
-        let of = self.payload.get("per_symbol")?.get(quote)?.get(base)?;
-        of.get("mood_id")?.as_str().map(str::to_owned)
+        let of = self.payload.get("perSymbol")?.get(quote)?.get(base)?;
+        of.get("id")?.as_str().map(str::to_owned)
     }
 }
 

@@ -320,7 +320,7 @@ impl Desk {
         }
         let holdings = match (wanted.from_wallet, wanted.balances.is_empty()) {
             (true, false) => return Err(refuse("give balances or from_wallet, not both")),
-            (true, true) => self.from_wallet(now).await?,
+            (true, true) => self.wallet_holdings(now).await?,
             (false, _) => self.given(&wanted.balances, started_at, now).await?,
         };
         let next = "select coalesce(max(session_id), 0) + 1 from cin_aux.rt_session";
@@ -435,7 +435,7 @@ impl Desk {
     }
 
     /// What the account holds, at the newest prices.
-    async fn from_wallet(&self, now: Time) -> Result<BTreeMap<String, Holding>, Fault> {
+    async fn wallet_holdings(&self, now: Time) -> Result<BTreeMap<String, Holding>, Fault> {
         let wallet = account::wallet(&self.db).await?;
         if wallet.is_empty() {
             return Err(refuse(
@@ -464,7 +464,7 @@ impl Desk {
                 session.id
             )));
         }
-        let holdings = self.from_wallet(cycle.now()).await?;
+        let holdings = self.wallet_holdings(cycle.now()).await?;
         let mut commit = Commit::new().with(session.guard());
         for table in ["rt_balance", "rt_lot", "rt_reference"] {
             commit.push(Statement::new(

@@ -18,7 +18,7 @@ pub(super) async fn entrypoint(g: &Ground<'_>) -> Result<Vec<Item>, DbError> {
     let row =
         g.db.query_opt(
             "select ts, status, message from ops.market_sync_log
-             where endpoint in ('/api/v3/account', '/api/v3/myTrades') order by ts desc limit 1",
+             where endpoint in ('account', 'myTrades') order by ts desc limit 1",
             Vec::new(),
         )
         .await?;

@@ -222,10 +222,7 @@ pub(crate) enum SessionsCommand {
     )]
     Open(OpenArgs),
     /// Close one, and sum it up
-    Close {
-        /// Its number
-        id: i64,
-    },
+    Close(CloseArgs),
 }
 
 /// Options of `market sessions open`.
@@ -237,12 +234,28 @@ pub(crate) struct OpenArgs {
     /// Label of its windows
     #[arg(long, value_name = "LABEL", default_value = "1h", value_parser = duration)]
     pub(crate) label: Millis,
+    /// What it holds, as ASSET=UNITS; may be given several times [default: what the account holds]
+    #[arg(long, value_name = "ASSET=UNITS", value_parser = balance)]
+    pub(crate) balance: Vec<(String, String)>,
     /// How trades are booked
     #[arg(long, default_value = "ledger", value_parser = ["ledger", "parity"])]
     pub(crate) mode: String,
     /// A remark
     #[arg(long, value_name = "TEXT")]
     pub(crate) note: Option<String>,
+}
+
+/// Options of `market sessions close`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CloseArgs {
+    /// Its number
+    pub(crate) id: i64,
+    /// Close it although trades could not be booked
+    #[arg(long)]
+    pub(crate) accept_unbooked: bool,
+    /// Try again a close that failed
+    #[arg(long)]
+    pub(crate) retry: bool,
 }
 
 /// `market ledger ...`
@@ -282,6 +295,14 @@ fn time(text: &str) -> Result<Time, String> {
 
 fn duration(text: &str) -> Result<Millis, String> {
     Millis::parse(text)
+}
+
+fn balance(text: &str) -> Result<(String, String), String> {
+    let (asset, units) = text.split_once('=').ok_or("use ASSET=UNITS, such as BTC=0.5")?;
+    if units.is_empty() || !units.chars().all(|c| c.is_ascii_digit() || c == '.') {
+        return Err(format!("`{units}` is no amount: use digits, such as BTC=0.5"));
+    }
+    Ok((symbol(asset)?, units.to_owned()))
 }
 
 fn symbol(text: &str) -> Result<String, String> {

@@ -7,7 +7,7 @@ use watchbell_core::job::State;
 use watchbell_core::port::{Enqueued, JobRecord};
 use watchbell_core::{Millis, NewJob, WorkerName};
 
-use super::args::{LedgerCommand, OpenArgs, SymbolsArgs, SyncArgs};
+use super::args::{CloseArgs, LedgerCommand, OpenArgs, SymbolsArgs, SyncArgs};
 use super::place::Place;
 use super::{Result, print};
 
@@ -34,23 +34,34 @@ pub(super) async fn sync(args: &SyncArgs, place: &Place, out: &mut Out) -> Resul
         "coins": args.coins,
         "quote": args.quote,
         "disable_missing": !args.keep,
-        "preview": args.preview,
     });
-    carry_out("universe.sync", payload, place, out).await
+    let kind = if args.preview { "universe.preview" } else { "universe.sync" };
+    carry_out(kind, payload, place, out).await
 }
 
 pub(super) async fn open_session(args: &OpenArgs, place: &Place, out: &mut Out) -> Result<()> {
-    let payload = json!({
+    let balances: Vec<Value> = args
+        .balance
+        .iter()
+        .map(|(asset, units)| json!({ "asset": asset, "units": units }))
+        .collect();
+    let mut payload = json!({
         "owner": args.owner.clone().unwrap_or_else(|| out.user.clone()),
         "window_label": args.label.exact(),
         "mode": args.mode,
-        "note": args.note,
+        "from_wallet": balances.is_empty(),
+        "balances": balances,
     });
+    if let Some(note) = &args.note {
+        payload["note"] = note.as_str().into();
+    }
     carry_out("session.open", payload, place, out).await
 }
 
-pub(super) async fn close_session(id: i64, place: &Place, out: &mut Out) -> Result<()> {
-    carry_out("session.close", json!({ "session_id": id }), place, out).await
+pub(super) async fn close_session(args: &CloseArgs, place: &Place, out: &mut Out) -> Result<()> {
+    let payload = json!({ "session_id": args.id, "accept_unbooked": args.accept_unbooked });
+    let kind = if args.retry { "session.retry" } else { "session.close" };
+    carry_out(kind, payload, place, out).await
 }
 
 pub(super) async fn ledger(command: &LedgerCommand, place: &Place, out: &mut Out) -> Result<()> {

@@ -47,7 +47,7 @@ impl Own {
                 MarketCommand::Universe { command } => command.is_some(),
                 MarketCommand::Flags(command) => !matches!(command, FlagsCommand::List),
                 MarketCommand::Sessions(command) => {
-                    matches!(command, SessionsCommand::Open(_) | SessionsCommand::Close { .. })
+                    matches!(command, SessionsCommand::Open(_) | SessionsCommand::Close(_))
                 }
                 MarketCommand::Ledger(_) => true,
                 MarketCommand::Backfill(args) => !args.preview,
@@ -94,8 +94,8 @@ async fn market(
         MarketCommand::Sessions(SessionsCommand::Open(args)) => {
             change::open_session(args, place, out).await?;
         }
-        MarketCommand::Sessions(SessionsCommand::Close { id }) => {
-            change::close_session(*id, place, out).await?;
+        MarketCommand::Sessions(SessionsCommand::Close(args)) => {
+            change::close_session(args, place, out).await?;
         }
         MarketCommand::Flags(FlagsCommand::Open { schema }) => {
             flag(schema, true, place, out).await?;

@@ -122,7 +122,8 @@ async fn filled(engine: Engine) -> TempDb {
         apply(
             db,
             "insert into market.symbols (symbol, base_asset, quote_asset, status, updated_at)
-             values ($1, 'X', 'USDT', $2, $3)",
+             values ($1, 'X', 'USDT', $2, $3)
+             on conflict (symbol) do update set status = excluded.status",
             values![symbol, status, NOW],
         )
         .await;
@@ -144,6 +145,7 @@ async fn filled(engine: Engine) -> TempDb {
     points(db).await;
     windows(db).await;
     matrices(db).await;
+    own_mood(db).await;
     ledger(db).await;
     queue(db).await;
     temp
@@ -292,9 +294,10 @@ async fn matrices(db: &Database) {
             .await;
         }
     }
-    for (label, length, coeff, id, fallback) in
-        [("30m", lengths()[0], 0.978_989_6, "Fb3", 0_i64), ("1h", lengths()[1], 0.8, "Ea0", 1)]
-    {
+    for (label, length, coeff, id, fallback) in [
+        ("30m", lengths()[0], 0.978_989_639_559_128_9, "Fb3", 0_i64),
+        ("1h", lengths()[1], 0.8, "Ea0", 1),
+    ] {
         apply(
             db,
             "insert into mea_dynamics.moods (window_label, window_start, version, ts_ms, coeff,
@@ -307,11 +310,21 @@ async fn matrices(db: &Database) {
                 coeff,
                 id,
                 fallback,
-                json!({ "perSymbol": { "USDT": { "BTC": { "id": "Cj5" } } } }).to_string()
+                json!({ "signals": { "g": 0.01, "t": 0.01, "v": 0.02 } }).to_string()
             ],
         )
         .await;
     }
+}
+
+async fn own_mood(db: &Database) {
+    apply(
+        db,
+        "insert into mea_dynamics.symbol_moods values
+           ('30m', $1, 1, 'USDT', 'BTC', 'BTCUSDT', 0, 0, 0, 30, 0.4, 0.9, -0.3, 0.2, 'Cj5')",
+        values![NOW - lengths()[0]],
+    )
+    .await;
 }
 
 async fn ledger(db: &Database) {

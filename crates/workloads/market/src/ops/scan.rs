@@ -19,8 +19,8 @@ use crate::window::series_name;
 
 /// How far back windows and failed jobs count.
 const DAY: Millis = Millis::from_hours(24);
-/// The live refresh of the matrices.
-const REFRESH: Millis = Millis::from_secs(120);
+/// A ticker that is older is no present one.
+const TICKER: Millis = Millis::from_mins(4);
 /// A window may take this long after its end before it counts as missing.
 const PATIENCE: Millis = Millis::from_mins(5);
 /// A queued job that is due for so long is overdue.
@@ -41,7 +41,7 @@ pub(super) async fn scan(db: &Database, config: &Config, now: Time) -> Result<Ve
         items.push(windows(db, config, length, now).await?);
     }
     items.extend(queue(db, now).await?);
-    items.push(matrices(db, now).await?);
+    items.push(matrices(db, config.matrices.refresh, now).await?);
     items.extend(moods(db, config, now).await?);
     items.push(open_sessions(db, now).await?);
     items.push(flags(db, now).await?);
@@ -84,7 +84,7 @@ async fn fixed(
             "select count(*) from market.ticker_latest t
              join settings.coin_universe u on u.symbol = t.symbol
              where u.enabled = 1 and t.ts >= $1",
-            values![now - REFRESH * 2],
+            values![now - TICKER],
         )
         .await?
         .i64(0)?;
@@ -308,14 +308,14 @@ pub(super) async fn queue(db: &Database, now: Time) -> Result<Vec<Item>, DbError
     ])
 }
 
-async fn matrices(db: &Database, now: Time) -> Result<Item, DbError> {
+async fn matrices(db: &Database, every: Millis, now: Time) -> Result<Item, DbError> {
     let newest = view::slices(db, &[]).await?.into_iter().map(|s| s.ts).max();
     let Some(newest) = newest else {
         let none = serde_json::Value::Null;
         return Ok(Item::new(now, "matrices:lag", "matrices", Level::Ok, none, "no rows yet"));
     };
     let age = now.since(newest);
-    let level = aged(Some(age), REFRESH * 2, REFRESH * 5);
+    let level = aged(Some(age), every * 2, every * 5);
     let said = format!("the newest slice is {age} old");
     Ok(Item::new(now, "matrices:lag", "matrices", level, seconds(Some(age)), said))
 }

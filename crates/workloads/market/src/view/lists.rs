@@ -254,14 +254,6 @@ pub struct MoodLine {
     pub payload: serde_json::Value,
 }
 
-impl MoodLine {
-    /// The mood of one symbol, where the payload has one.
-    pub(super) fn of_symbol(&self, base: &str, quote: &str) -> Option<String> {
-        let of = self.payload.get("perSymbol")?.get(quote)?.get(base)?;
-        of.get("id")?.as_str().map(str::to_owned)
-    }
-}
-
 /// The whole universe, in processing order.
 ///
 /// # Errors
@@ -270,8 +262,9 @@ pub async fn universe(db: &Database) -> Result<Vec<UniverseLine>, DbError> {
     let rows = db
         .query(
             "select u.symbol, coalesce(u.enabled, 1), u.sort_order, u.base_asset, u.quote_asset,
-                    u.metadata, s.status, u.updated_at
+                    u.metadata, s.status, u.updated_at, v.ok_streak, v.bad_streak
              from settings.coin_universe u left join market.symbols s on s.symbol = u.symbol
+             left join settings.universe_validation v on v.symbol = u.symbol
              order by u.sort_order is null, u.sort_order, u.symbol /*pg*/ collate \"C\" /*end*/",
             Vec::new(),
         )
@@ -280,7 +273,6 @@ pub async fn universe(db: &Database) -> Result<Vec<UniverseLine>, DbError> {
         .map(|row| {
             let metadata = row.opt_json(5)?.unwrap_or_default();
             let word = |key: &str| metadata.get(key).and_then(|v| v.as_str()).map(str::to_owned);
-            let number = |key: &str| metadata.get(key).and_then(serde_json::Value::as_i64);
             Ok(UniverseLine {
                 symbol: row.text(0)?.to_owned(),
                 enabled: row.bool(1)?,
@@ -288,12 +280,11 @@ pub async fn universe(db: &Database) -> Result<Vec<UniverseLine>, DbError> {
                 base: row.opt_text(3)?.unwrap_or_default().to_owned(),
                 quote: row.opt_text(4)?.unwrap_or_default().to_owned(),
                 by: word("disabled_by")
-                    .or_else(|| word("by"))
                     .or_else(|| word("source"))
                     .unwrap_or_else(|| "user".to_owned()),
                 reason: word("reason"),
-                ok_streak: number("ok_streak"),
-                bad_streak: number("bad_streak"),
+                ok_streak: row.opt_i64(8)?,
+                bad_streak: row.opt_i64(9)?,
                 venue_status: row.opt_text(6)?.map(str::to_owned),
                 updated_at: row.time(7)?,
             })

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
-use watchbell_core::{Millis, Time, values};
+use watchbell_core::{Frac, Millis, Time, values};
 use watchbell_db::{Database, DbError};
 
 use super::{Hole, MoodLine, SliceLine, VectorLine, holes, moods, slices, vectors};
+use crate::matrices::tiers::Tier;
+use crate::mood::symbol_moods;
 use crate::sync::VENUE;
 use crate::universe::BASE;
 
@@ -61,7 +63,7 @@ pub struct SymbolLine {
     pub windows: Vec<Option<Time>>,
     /// The vectors of the newest of them.
     pub vectors: Option<VectorLine>,
-    /// The weight tier of its newest move against its quote asset (section 6.1); none below Alpha.
+    /// The weight tier of its newest move against its quote asset (section 6.1); none below `alpha`.
     pub tier: Option<String>,
     /// Its own mood in the newest mood that names it.
     pub mood: Option<String>,
@@ -168,6 +170,15 @@ pub async fn status(db: &Database, lengths: &[Millis], now: Time) -> Result<Mark
     }
     let moods = moods(db, &labels, 1).await?;
     let tiers = tiers(db, &labels).await?;
+    // A label that shows the last stable mood again has none of its symbols: a longer one may.
+    let mut of_symbols = BTreeMap::new();
+    for label in &labels {
+        for (quote, of_quote) in symbol_moods(db, label).await? {
+            for (base, mood) in of_quote {
+                of_symbols.entry((base, quote.clone())).or_insert(mood.mood_id);
+            }
+        }
+    }
     let symbols = fresh
         .into_iter()
         .map(|f| SymbolLine {
@@ -177,7 +188,7 @@ pub async fn status(db: &Database, lengths: &[Millis], now: Time) -> Result<Mark
             windows: newest.remove(&*f.symbol).unwrap_or_else(|| vec![None; labels.len()]),
             vectors: best.remove(&*f.symbol),
             tier: tiers.get(&(f.base.clone(), f.quote.clone())).cloned(),
-            mood: moods.iter().find_map(|m| m.of_symbol(&f.base, &f.quote)),
+            mood: of_symbols.remove(&(f.base.clone(), f.quote.clone())),
             symbol: f.symbol.to_string(),
         })
         .collect();
@@ -221,22 +232,11 @@ async fn tiers(
     };
     for (base, cells) in grid.coins.iter().zip(&grid.cells) {
         for (quote, cell) in grid.coins.iter().zip(cells) {
-            if let Some(name) = cell.and_then(tier) {
-                tiers.insert((base.clone(), quote.clone()), name.to_owned());
+            let tier = cell.map_or(Tier::None, |moved| Tier::of(Frac(moved)));
+            if tier != Tier::None {
+                tiers.insert((base.clone(), quote.clone()), tier.as_str().to_owned());
             }
         }
     }
     Ok(tiers)
-}
-
-/// The weight tier of a move as a fraction (section 6.1).
-fn tier(id_pct: f64) -> Option<&'static str> {
-    match id_pct.abs() {
-        x if x < 0.000_16 => None,
-        x if x < 0.000_33 => Some("Alpha"),
-        x if x < 0.000_46 => Some("Beta"),
-        x if x < 0.000_77 => Some("Gamma"),
-        x if x < 0.001_21 => Some("Delta"),
-        _ => Some("Epsilon"),
-    }
 }

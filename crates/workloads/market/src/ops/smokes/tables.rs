@@ -6,10 +6,11 @@ use watchbell_db::DbError;
 
 use super::super::{Item, Level, vitals};
 use super::Ground;
+use crate::mood::{Mood, MoodId, Params, Signals};
 use crate::view;
 
 /// What must be there, by the names of the founding documents.
-const OBJECTS: [&str; 33] = [
+const OBJECTS: [&str; 45] = [
     "settings.coin_universe",
     "settings.windows",
     "ingest.kline_raw",
@@ -31,7 +32,19 @@ const OBJECTS: [&str; 33] = [
     "str_aux.v_latest_vectors",
     "matrices.slices",
     "matrices.rows",
+    "matrices.tiers",
+    "matrices.v_latest",
+    "matrices.dyn_values",
     "mea_dynamics.moods",
+    "mea_dynamics.v_latest_moods",
+    "mea_dynamics.mood_registry",
+    "mea_dynamics.mea_mood_observations",
+    "mea_dynamics.cycles",
+    "mea_dynamics.mea_symbol",
+    "mea_dynamics.dynamics_snapshot",
+    "settings.universe_validation",
+    "ops.universe_drift",
+    "ext.binance_symbols_preview",
     "cin_aux.rt_session",
     "cin_aux.rt_balance",
     "ops.session_log",
@@ -237,18 +250,26 @@ pub(super) async fn mood(g: &Ground<'_>) -> Result<Vec<Item>, DbError> {
             mood.coeff,
             said,
         ));
-        let level = Level::Err.unless(is_mood_id(&mood.mood));
-        let said = match level {
-            Level::Ok => "its three characters are of the alphabet".to_owned(),
-            _ => format!("`{}` is no mood: a capital A to L, a letter a to l, 0 to 7", mood.mood),
+        let again = recomputed(&mood.payload, &g.config.mood.params);
+        let (level, said) = match (MoodId::parse(&mood.mood), again) {
+            (None, _) => (
+                Level::Err,
+                format!("`{}` is no mood: a capital A to L, a letter a to l, 0 to 7", mood.mood),
+            ),
+            // What is published again was made of another window's signals.
+            (Some(_), _) if mood.is_fallback => {
+                (Level::Ok, "it is the last stable one, published again".to_owned())
+            }
+            (Some(_), None) => (Level::Warn, "the payload says nothing of its signals".to_owned()),
+            (Some(id), Some(again)) if id == again.id && again.coeff == mood.coeff => {
+                (Level::Ok, "its signals give the same letters and coefficient again".to_owned())
+            }
+            (Some(_), Some(again)) => {
+                (Level::Err, format!("its signals give {} and {} now", again.id, again.coeff))
+            }
         };
-        items.push(g.item(
-            key("id"),
-            format!("{} letters", mood.label),
-            level,
-            mood.mood.as_str(),
-            said,
-        ));
+        let name = format!("{} letters", mood.label);
+        items.push(g.item(key("id"), name, level, mood.mood.as_str(), said));
     }
     if items.is_empty() {
         items.push(g.none("mood:rows", "moods"));
@@ -256,9 +277,11 @@ pub(super) async fn mood(g: &Ground<'_>) -> Result<Vec<Item>, DbError> {
     Ok(items)
 }
 
-/// Whether it is one of the 1,152 classes (section 7.3).
-fn is_mood_id(text: &str) -> bool {
-    matches!(text.as_bytes(), [b'A'..=b'L', b'a'..=b'l', b'0'..=b'7'])
+/// The mood that the stored signals make.
+fn recomputed(payload: &Value, params: &Params) -> Option<Mood> {
+    let signal = |name: &str| payload.get("signals")?.get(name)?.as_f64();
+    let signals = Signals { g: signal("g")?, t: signal("t")?, v: signal("v")? };
+    Some(Mood::of(&signals, params))
 }
 
 /// A note is written, and read back as the newest of its topic.
@@ -311,11 +334,10 @@ mod tests {
     }
 
     #[test]
-    fn a_mood_has_three_characters() {
-        for (text, good) in
-            [("Ea0", true), ("Ll7", true), ("Ma0", false), ("Ea8", false), ("E", false)]
-        {
-            assert_eq!(is_mood_id(text), good, "{text}");
-        }
+    fn a_mood_is_made_again_of_its_stored_signals() {
+        let payload = json!({ "signals": { "g": 0.0025, "t": 0.02, "v": 0.05 } });
+        let mood = recomputed(&payload, &Params::default());
+        assert_eq!(mood.map(|m| m.id.to_string()).as_deref(), Some("Fd1"));
+        assert_eq!(recomputed(&json!({ "signals": null }), &Params::default()), None);
     }
 }

@@ -201,8 +201,11 @@ pub(super) async fn idhr(g: &Ground<'_>) -> Result<Vec<Item>, DbError> {
             bins.iter().any(|b| !primaries.contains(&(b / BINS_PER_PRIMARY as u16))),
             "a bin outside the primaries",
         ),
-        (!(stats.mode.v_inner + stats.mode.v_outer <= 1.0 + 1e-9), "the sum of probabilities"),
-        (!(stats.idhr.std_r > 0.0), "the deviation"),
+        (
+            !(0.0..=1.0 + 1e-9).contains(&(stats.mode.v_inner + stats.mode.v_outer)),
+            "the sum of probabilities",
+        ),
+        (!(f64::MIN_POSITIVE..).contains(&stats.idhr.std_r), "the deviation"),
     ]
     .iter()
     .filter_map(|(bad, what)| bad.then_some(*what))

@@ -10,7 +10,7 @@ use crate::mood::{Mood, MoodId, Params, Signals};
 use crate::view;
 
 /// What must be there, by the names of the founding documents.
-const OBJECTS: [&str; 45] = [
+const OBJECTS: [&str; 51] = [
     "settings.coin_universe",
     "settings.windows",
     "ingest.kline_raw",
@@ -47,6 +47,12 @@ const OBJECTS: [&str; 45] = [
     "ext.binance_symbols_preview",
     "cin_aux.rt_session",
     "cin_aux.rt_balance",
+    "cin_aux.rt_move",
+    "cin_aux.rt_lot",
+    "cin_aux.rt_imprint_luggage",
+    "cin_aux.v_session_open",
+    "market.account_trades",
+    "audit.user_cycle_log",
     "ops.session_log",
     "ops.session_flags",
     "ops.job_run",

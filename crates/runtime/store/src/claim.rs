@@ -11,7 +11,7 @@ use watchbell_db::{Applied, Database, DbError};
 
 use crate::event;
 use crate::record::{failed, json, one, session};
-use crate::sql::apply;
+use crate::sql::{apply, is_shared};
 use crate::worker::missing;
 
 /// How often a claim looks again when what it found had changed before it could write.
@@ -94,7 +94,12 @@ pub(crate) async fn claim(db: &Database, request: ClaimRequest) -> Result<Claim>
         };
         let attempt = prepare(&request, event, expired);
         let list = attempt.parts.iter().map(|(_, s)| s.clone()).collect();
-        let index = match db.apply(list).await {
+        let applied = if may_be_lost(db, &request.target) {
+            db.apply_unsynced(list).await
+        } else {
+            db.apply(list).await
+        };
+        let index = match applied {
             Ok(applied) => return granted(&request, attempt, &applied),
             Err(DbError::Unmet { index, .. } | DbError::Constraint { index, .. }) => index,
             Err(other) => return Err(failed(other)),
@@ -112,6 +117,16 @@ pub(crate) async fn claim(db: &Database, request: ClaimRequest) -> Result<Claim>
         }
     }
     Err(unsettled(&request.worker))
+}
+
+/// Whether a claim need not wait for the disk. Whatever is published under it makes it durable too,
+/// so a machine that loses its power loses it only together with everything that came of it, and
+/// the next boot finds the window, the event or the due instant as it was before.
+///
+/// A server may crash while the node lives on. Windows and events are then claimed again, and what
+/// ran under the lost claim is refused; but a due instant would be missing from the ledger.
+fn may_be_lost(db: &Database, target: &Target) -> bool {
+    matches!(target, Target::Window { .. } | Target::Event) || !is_shared(db)
 }
 
 fn unsettled(worker: &WorkerName) -> StoreError {

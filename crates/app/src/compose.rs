@@ -90,6 +90,11 @@ pub(crate) fn market(market: &Market) -> watchbell_market::Config {
             symbol_limit: market.mood.symbols as usize,
             ..watchbell_market::mood::MoodConfig::default()
         },
+        streams: watchbell_market::StreamsConfig {
+            interval: market.runner.interval,
+            session: market.runner.session.clone(),
+            ..watchbell_market::StreamsConfig::default()
+        },
         ..watchbell_market::Config::default()
     }
 }

@@ -175,7 +175,6 @@ pub(crate) struct Market {
 
 /// The live refresh of points, cycles and streams.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "read by the worker str-aux-runner"))]
 pub(crate) struct Runner {
     /// How often; 5 s or more.
     pub(crate) interval: Millis,

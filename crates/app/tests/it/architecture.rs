@@ -17,7 +17,7 @@ const ARROWS: [(&str, &str); 14] = [
     ("server", "api clock core"),
     ("cli", "api clock core"),
     ("venues", "clock core"),
-    ("market", "clock core db venues | testkit"),
+    ("market", "clock core db venues | store testkit"),
     ("bench", "*"),
     ("app", "*"),
 ];

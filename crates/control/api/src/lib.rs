@@ -29,6 +29,6 @@ pub use request::{
 };
 pub use status::{
     DaemonLine, DaemonStatus, DaemonSummary, DefinitionText, JobDetail, Level, NodeInfo, Notice,
-    QueueLine, Readiness, ReadyCheck, ScheduleLine, Status, StoreAnswers, StoreInfo, VenueLine, WindowPolicy,
-    WorkerDetail, WorkerHealth, WorkerLine, WorkersHealth,
+    QueueLine, Readiness, ReadyCheck, ScheduleLine, Status, StoreAnswers, StoreInfo, VenueLine,
+    WindowPolicy, WorkerDetail, WorkerHealth, WorkerLine, WorkersHealth,
 };

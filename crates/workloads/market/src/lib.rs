@@ -1,9 +1,10 @@
 //! Market analytics: sync, sampling, windows and the structural statistics over them.
 //!
-//! Three kinds of workers over one set of tables ([`LINE`]): [`MARKET_SYNC`] fetches candles and
-//! knows what is missing, [`MARKET_SAMPLER`] makes points and cycles of order books, and one window
-//! worker for each label computes what [`analytics`] defines. [`analytics`] itself is pure: no I/O,
-//! no clock.
+//! Workers over one set of tables ([`LINE`]): [`MARKET_SYNC`] fetches candles and knows what is
+//! missing, [`TRADE_SYNC`] follows trades, [`MARKET_SAMPLER`] makes points and cycles of order books,
+//! one window worker for each label computes what [`analytics`] defines, [`STR_AUX_RUNNER`] watches
+//! the floating mode from cycle to cycle, and [`INGEST_JOBS`] does what is asked for once.
+//! [`analytics`] itself is pure: no I/O, no clock.
 //!
 //! What follows from a window has a module each and a series of its own of the same length
 //! ([`chain`]): [`matrices`] compares all coins with each other at its end, [`mea`] allots balances by
@@ -13,6 +14,7 @@
 pub mod account;
 pub mod analytics;
 pub mod cin;
+mod jobs;
 pub mod matrices;
 pub mod mea;
 pub mod mood;
@@ -21,7 +23,9 @@ mod sampler;
 mod samples;
 mod schema;
 mod settings;
+mod streams;
 mod sync;
+mod trades;
 mod universe;
 pub mod view;
 mod window;
@@ -29,14 +33,20 @@ mod window;
 use std::sync::Arc;
 
 use watchbell_core::{Definition, Millis, Worker};
-use watchbell_db::Database;
+use watchbell_db::{Database, DbError};
 use watchbell_venues::binance::BinanceClient;
 
+pub use jobs::{INGEST_JOBS, JOB_SEED};
 pub use ops::MARKET_HEALTH;
 pub use sampler::MARKET_SAMPLER;
+pub use samples::{NeededSample, needed_samples};
 pub use schema::LINE;
 pub use settings::{Constants, Poll, Settings, Stats, Timing, settings};
+pub use streams::{
+    STR_AUX_RUNNER, StreamRow, StreamsConfig, SymbolStreams, runner_interval, streams,
+};
 pub use sync::{CallLog, KLINES, MARKET_SYNC, VENUE, insert as insert_klines};
+pub use trades::{TRADE_SYNC, TradesConfig};
 pub use universe::{
     Code, DriftRow, SeedError, Severity, UNIVERSE_CHANGED, UNIVERSE_DESK, UNIVERSE_VALIDATION,
     UNLISTED_AFTER, UniverseRow, UnknownSymbol, drift, expected_windows, seed, split, universe,
@@ -79,6 +89,10 @@ pub struct Config {
     pub mood: mood::MoodConfig,
     /// How the account behind the ledger is read.
     pub account: account::Settings,
+    /// Whether and how trades are followed.
+    pub trades: TradesConfig,
+    /// The session that watches the floating mode.
+    pub streams: StreamsConfig,
 }
 
 impl Config {
@@ -104,6 +118,8 @@ impl Default for Config {
             validation_interval: Millis::from_secs(60),
             mood: mood::MoodConfig::default(),
             account: account::Settings::default(),
+            trades: TradesConfig::default(),
+            streams: StreamsConfig::default(),
         }
     }
 }
@@ -116,12 +132,32 @@ pub fn chain(length: Millis) -> Vec<String> {
         .into()
 }
 
+/// The kinds of jobs that [`INGEST_JOBS`] takes: those that [`workers`] has a runner for, in the same
+/// order.
+const JOB_KINDS: [&str; 11] = [
+    "fetch_klines",
+    "backfill_klines",
+    "fetch_ticker",
+    "fetch_orderbook",
+    "fetch_trades",
+    "backfill_trades",
+    "compute_str_vectors",
+    "compute_window",
+    "compute_matrices",
+    "validate_universe",
+    "health_scan",
+];
+
 /// What the workers of this workload are, in the order of [`workers`]: for checks that open nothing.
 #[must_use]
 pub fn definitions(config: &Config) -> Vec<Definition> {
     let mut all = vec![sync::definition(config.sync_interval)];
+    if config.trades.enabled {
+        all.push(trades::definition(&config.trades));
+    }
     if config.sampling {
         all.push(sampler::definition(config.poll));
+        all.push(streams::definition(&config.streams));
     }
     let settle = config.settle;
     all.extend(config.ascending().map(|length| window::definition(length, settle)));
@@ -137,6 +173,8 @@ pub fn definitions(config: &Config) -> Vec<Definition> {
     all.push(cin::import_definition());
     all.push(cin::desk_definition());
     all.push(ops::definition());
+    all.push(jobs::definition(&JOB_KINDS));
+    all.push(jobs::seed_definition());
     all
 }
 
@@ -148,18 +186,24 @@ pub fn workers(
     client: &BinanceClient,
     log: CallLog,
 ) -> Vec<Arc<dyn Worker>> {
-    let mut workers: Vec<Arc<dyn Worker>> =
-        vec![Arc::new(sync::Sync::new(config, db.clone(), client.clone(), log))];
+    let sync = Arc::new(sync::Sync::new(config, db.clone(), client.clone(), log));
+    let trades = trades::Trades::new(db.clone(), client.clone(), config.hole_after);
+    let streams = Arc::new(streams::StrAuxRunner::new(db.clone(), config.streams.clone()));
+    let mut workers: Vec<Arc<dyn Worker>> = vec![Arc::clone(&sync) as Arc<dyn Worker>];
+    if config.trades.enabled {
+        workers.push(Arc::new(trades::TradeSync::new(config.trades.clone(), trades.clone())));
+    }
     if config.sampling {
         let sampler = sampler::SamplerWorker::new(db.clone(), client.clone(), config.poll);
         workers.push(Arc::new(sampler));
+        workers.push(Arc::clone(&streams) as Arc<dyn Worker>);
     }
     for length in config.ascending() {
-        let bins = analytics::DEFAULT_BINS;
-        workers.push(Arc::new(window::WindowWorker::new(db.clone(), length, config.settle, bins)));
+        workers.push(Arc::new(window::WindowWorker::new(db.clone(), length, config.settle)));
     }
     let live = config.matrices.clone();
-    workers.push(Arc::new(matrices::LiveWorker::new(db.clone(), client.clone(), live)));
+    let live = Arc::new(matrices::LiveWorker::new(db.clone(), client.clone(), live));
+    workers.push(Arc::clone(&live) as Arc<dyn Worker>);
     for length in config.ascending() {
         let worker = matrices::MatricesWorker::new(db.clone(), length, config.settle);
         workers.push(Arc::new(worker));
@@ -175,17 +219,47 @@ pub fn workers(
     }
     let lengths = config.ascending().collect();
     workers.push(Arc::new(mood::Refresh::new(db.clone(), lengths, config.mood.clone())));
-    workers.push(Arc::new(universe::Validation::new(
+    let validation = Arc::new(universe::Validation::new(
         db.clone(),
         client.clone(),
         config.validation_interval,
         config.sampling,
-    )));
+    ));
+    workers.push(Arc::clone(&validation) as Arc<dyn Worker>);
     workers.push(Arc::new(universe::Desk::new(db.clone(), client.clone())));
     let account = config.account.clone();
     workers.push(Arc::new(account::TradeFeed::new(db.clone(), client.clone(), account)));
     workers.push(Arc::new(cin::ImportMoves::new(db.clone())));
     workers.push(Arc::new(cin::Desk::new(db.clone())));
-    workers.push(Arc::new(ops::HealthWorker::new(db.clone(), config.clone())));
+    let health = Arc::new(ops::HealthWorker::new(db.clone(), config.clone()));
+    workers.push(Arc::clone(&health) as Arc<dyn Worker>);
+    let fetch = jobs::Fetch {
+        db: db.clone(),
+        client: client.clone(),
+        sync,
+        trades,
+        lookback: config.trades.lookback,
+    };
+    let mut runners = fetch.runners();
+    runners.extend([
+        ("compute_str_vectors", jobs::as_job(streams)),
+        ("compute_window", jobs::compute_window(config.windows.clone())),
+        ("compute_matrices", jobs::as_job(live)),
+        ("validate_universe", jobs::as_job(validation)),
+        ("health_scan", jobs::as_job(health)),
+    ]);
+    workers.push(Arc::new(jobs::IngestJobs::new(runners)));
+    workers.push(Arc::new(jobs::JobSeed::new(db.clone(), JOB_KINDS.to_vec())));
     workers
+}
+
+/// Brings the tables of `market` to what was ingested; running it again changes nothing. Candles,
+/// ticks and books are views of `ingest`, so only the newest tickers are computed. Returns how many
+/// rows of them changed.
+///
+/// # Errors
+/// When the database fails.
+pub async fn rebuild(db: &Database) -> Result<u64, DbError> {
+    let applied = db.apply(vec![jobs::latest_tickers()]).await?;
+    Ok(applied.changed.first().copied().unwrap_or(0))
 }

@@ -4,8 +4,8 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use watchbell_core::{Statement, Time, Value, values};
-use watchbell_db::{Database, DbError};
+use watchbell_core::{Millis, Statement, Time, Value, values};
+use watchbell_db::{Database, DbError, RowRef};
 
 use crate::analytics::Signals;
 use crate::analytics::point::{self, Point};
@@ -28,6 +28,40 @@ impl Stored {
         let volume = self.bid_volume + self.ask_volume;
         if volume > 0.0 { volume } else { 1.0 }
     }
+
+    /// From a row of `point_columns`, the first of which stands at `first`.
+    fn read(row: &RowRef<'_>, first: usize) -> Result<Self, DbError> {
+        let signals = match row.opt_f64(first + 4)? {
+            None => None,
+            Some(v_inner) => Some(Signals {
+                v_inner,
+                v_outer: row.f64(first + 5)?,
+                v_swap: row.f64(first + 6)?,
+                v_tendency: row.f64(first + 7)?,
+                disruption: row.f64(first + 8)?,
+                amp: row.f64(first + 9)?,
+                volt: row.f64(first + 10)?,
+                inertia: row.f64(first + 11)?,
+                mode_general: row.i64(first + 12)? as u16,
+                mode_b: row.i64(first + 13)? as i32,
+            }),
+        };
+        Ok(Self {
+            at: Time(row.i64(first)?),
+            mid: row.opt_f64(first + 1)?,
+            bid_volume: row.f64(first + 2)?,
+            ask_volume: row.f64(first + 3)?,
+            signals,
+        })
+    }
+}
+
+/// The columns of a [`Stored`] point.
+macro_rules! point_columns {
+    () => {
+        "p.ts, p.mid, p.bid_volume, p.ask_volume, p.v_inner, p.v_outer, p.v_swap, p.v_tendency, \
+         p.disruption, p.amp, p.volt, p.inertia, p.mode_general, p.mode_b"
+    };
 }
 
 /// The points of `symbol` in `(after, until]`, oldest first.
@@ -38,38 +72,67 @@ pub(crate) async fn stored(
     until: Time,
 ) -> Result<Vec<Stored>, DbError> {
     db.scan(
-        "select ts, mid, bid_volume, ask_volume, v_inner, v_outer, v_swap, v_tendency,
-                disruption, amp, volt, inertia, mode_general, mode_b
-         from str_aux.samples_5s where symbol = $1 and ts > $2 and ts <= $3 order by ts",
+        concat!(
+            "select ",
+            point_columns!(),
+            " from str_aux.samples_5s p where p.symbol = $1 and p.ts > $2 and p.ts <= $3 \
+             order by p.ts"
+        ),
         values![Arc::clone(symbol), after, until],
         Vec::new(),
         |points, row| {
-            let signals = match row.opt_f64(4)? {
-                None => None,
-                Some(v_inner) => Some(Signals {
-                    v_inner,
-                    v_outer: row.f64(5)?,
-                    v_swap: row.f64(6)?,
-                    v_tendency: row.f64(7)?,
-                    disruption: row.f64(8)?,
-                    amp: row.f64(9)?,
-                    volt: row.f64(10)?,
-                    inertia: row.f64(11)?,
-                    mode_general: row.i64(12)? as u16,
-                    mode_b: row.i64(13)? as i32,
-                }),
-            };
-            points.push(Stored {
-                at: Time(row.i64(0)?),
-                mid: row.opt_f64(1)?,
-                bid_volume: row.f64(2)?,
-                ask_volume: row.f64(3)?,
-                signals,
-            });
+            points.push(Stored::read(row, 0)?);
             Ok(ControlFlow::Continue(()))
         },
     )
     .await
+}
+
+/// Gives the points of all `symbols` in `(after, until]` to `each`, with the symbol's place in the
+/// list: one query for all of them. Of points up to `bare` only time and price are read. The points
+/// of one symbol come oldest first.
+pub(crate) async fn scan_points<T, F>(
+    db: &Database,
+    symbols: &[Arc<str>],
+    (after, bare, until): (Time, Time, Time),
+    state: T,
+    mut each: F,
+) -> Result<T, DbError>
+where
+    T: Send + 'static,
+    F: FnMut(&mut T, usize, Stored) + Send + 'static,
+{
+    db.scan(
+        concat!(
+            "select /*sqlite*/ s.key /*end*/ /*pg*/ s.key - 1 /*end*/, ",
+            point_columns!(),
+            " from /*sqlite*/ json_each($1) s cross join str_aux.samples_5s p \
+                   where p.symbol = s.value and p.ts > $2 and p.ts <= $3 /*end*/ \
+                   /*pg*/ json_array_elements_text(cast($1 as json)) with ordinality as s(value, key) \
+                   join str_aux.samples_5s p on p.symbol = s.value \
+                   where p.ts > $2 and p.ts <= $3 order by s.key, p.ts /*end*/"
+        ),
+        values![names(symbols), after, until],
+        state,
+        move |state, row| {
+            let at = Time(row.i64(1)?);
+            let point = if at <= bare {
+                let mid = row.opt_f64(2)?;
+                Stored { at, mid, bid_volume: 0.0, ask_volume: 0.0, signals: None }
+            } else {
+                Stored::read(row, 1)?
+            };
+            each(state, row.i64(0)? as usize, point);
+            Ok(ControlFlow::Continue(()))
+        },
+    )
+    .await
+}
+
+/// Symbols as the JSON array that a query takes as one parameter.
+pub(crate) fn names(symbols: &[Arc<str>]) -> Value {
+    let list: Vec<&str> = symbols.iter().map(AsRef::as_ref).collect();
+    serde_json::json!(list).to_string().into()
 }
 
 /// Stores points, given as [`point_row`]s; one that is stored already stays.
@@ -164,4 +227,45 @@ pub(crate) fn rollup_values(r: &point::Rollup) -> Vec<Value> {
         r.mode_general_close.map(i64::from),
         r.mode_b_close,
     ]
+}
+
+/// A symbol whose newest point is too old.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct NeededSample {
+    /// Symbol.
+    pub symbol: String,
+    /// End of its newest bucket that saw a price; none before the first.
+    pub newest: Option<Time>,
+}
+
+/// The enabled symbols whose newest point with a price is older than `stale` (20 s), in processing
+/// order: `v_needed_samples` of section 4.4, and the stale targets of section 2.2.
+///
+/// # Errors
+/// When the database fails.
+pub async fn needed_samples(
+    db: &Database,
+    now: Time,
+    stale: Millis,
+) -> Result<Vec<NeededSample>, DbError> {
+    let rows = db
+        .query(
+            "select n.symbol, n.newest from (
+               select u.symbol, u.sort_order,
+                 (select s.ts from str_aux.samples_5s s
+                  where s.symbol = u.symbol and s.mid is not null order by s.ts desc limit 1)
+                   as newest
+               from settings.coin_universe u where u.enabled = 1
+             ) n
+             where n.newest is null or n.newest < $1
+             order by n.sort_order is null, n.sort_order, n.symbol /*pg*/ collate \"C\" /*end*/",
+            values![now - stale],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let newest = row.opt_i64(1)?.map(Time);
+            Ok(NeededSample { symbol: row.text(0)?.to_owned(), newest })
+        })
+        .collect()
 }

@@ -165,6 +165,12 @@ pub(crate) fn bin(offsets: &[f64], bins: usize, parity: Parity, b: &mut Buffers)
         b.bin_of.push(j as u16);
     }
 
+    select(parity, b);
+    grid
+}
+
+/// Ranks the counts in `masked`, and masks those outside of the primaries that the densest select.
+pub(crate) fn select(parity: Parity, b: &mut Buffers) {
     b.ranking.clear();
     for (j, &count) in b.masked.iter().enumerate() {
         // The origin lets empty bins fill the selection, which drags in the lowest primaries.
@@ -179,7 +185,7 @@ pub(crate) fn bin(offsets: &[f64], bins: usize, parity: Parity, b: &mut Buffers)
     b.ranking.sort_unstable();
 
     b.primaries.clear();
-    b.primaries.resize(bins.div_ceil(BINS_PER_PRIMARY), false);
+    b.primaries.resize(b.masked.len().div_ceil(BINS_PER_PRIMARY), false);
     for &key in &b.ranking {
         b.primaries[(key & u64::from(u32::MAX)) as usize / BINS_PER_PRIMARY] = true;
     }
@@ -188,7 +194,6 @@ pub(crate) fn bin(offsets: &[f64], bins: usize, parity: Parity, b: &mut Buffers)
             counts.fill(0);
         }
     }
-    grid
 }
 
 /// The summary of what [`bin`] has just counted.

@@ -21,6 +21,7 @@ pub(crate) mod math;
 mod order;
 pub mod point;
 pub mod shift;
+pub(crate) mod trailing;
 pub mod vectors;
 
 #[cfg(test)]

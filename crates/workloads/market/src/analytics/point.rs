@@ -228,6 +228,17 @@ impl Sampler {
         Self { poll, start: from.floor(BUCKET), snapshots: Vec::new() }
     }
 
+    /// Start of the open bucket: everything before is closed.
+    #[must_use]
+    pub fn open_since(&self) -> Time {
+        self.start
+    }
+
+    /// Changes the distance at which snapshots are taken.
+    pub fn set_poll(&mut self, poll: Millis) {
+        self.poll = poll;
+    }
+
     /// Takes a snapshot, and closes every bucket before its own.
     ///
     /// # Errors

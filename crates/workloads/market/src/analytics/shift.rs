@@ -10,10 +10,12 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 use watchbell_core::{Millis, Pct, Time};
 
+use super::point::Rollup;
+
 /// Stamps that are kept.
 const STAMPS: usize = 64;
 /// How long after a shift its state counts as fresh.
-const FRESH_FOR: Millis = Millis::from_mins(3);
+pub const FRESH_FOR: Millis = Millis::from_mins(3);
 
 /// Thresholds of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -68,6 +70,23 @@ pub struct Metrics {
     pub volt: f64,
     /// Total inertia.
     pub inertia: f64,
+}
+
+impl From<&Rollup> for Metrics {
+    /// Of a cycle's signals: the vectors at its close, the means of the metrics; 0 where the cycle
+    /// carries none.
+    fn from(r: &Rollup) -> Self {
+        Self {
+            v_inner: r.v_inner.close.unwrap_or_default(),
+            v_outer: r.v_outer.close.unwrap_or_default(),
+            v_swap: r.v_swap_close.unwrap_or_default(),
+            v_tendency: r.v_tend_close.unwrap_or_default(),
+            disruption: r.disruption_avg.unwrap_or_default(),
+            amp: r.amp_avg.unwrap_or_default(),
+            volt: r.volt_avg.unwrap_or_default(),
+            inertia: r.inertia_avg.unwrap_or_default(),
+        }
+    }
 }
 
 /// One column of the stream table: the values of one cycle, or of extremes over cycles.

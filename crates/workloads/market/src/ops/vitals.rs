@@ -106,7 +106,10 @@ async fn objects(db: &Database, now: Time) -> Result<Value, DbError> {
 /// The labels of the windows, shortest first.
 pub(super) async fn labels(db: &Database) -> Result<Vec<String>, DbError> {
     let rows = db
-        .query("select window_label from settings.windows order by duration_ms", Vec::new())
+        .query(
+            "select window_label from settings.v_windows where is_window = 1 order by duration_ms",
+            Vec::new(),
+        )
         .await?;
     rows.iter().map(|r| Ok(r.text(0)?.to_owned())).collect()
 }

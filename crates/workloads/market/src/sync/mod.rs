@@ -1,5 +1,5 @@
 //! `market-sync`: fetches 1-minute candles, finds and repairs what is missing, and says how far
-//! each symbol is known.
+//! each symbol is known. Jobs fetch candles of other intervals by the same steps.
 //!
 //! Each page is one fenced step: rows, cursor, gaps and cover together, so the cursor never moves
 //! over a candle that was neither stored nor asked for. A missing candle is a *gap* until the venue
@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 use watchbell_core::{
     BoxFuture, Commit, Condition, Cycle, Definition, Done, Fault, Millis, Statement, Time, Trigger,
-    Worker, values,
+    Worker, chain, values,
 };
 use watchbell_db::{Database, DbError};
 use watchbell_venues::binance::wire::{Interval, Kline};
@@ -41,6 +41,8 @@ const FINALITY: Millis = Millis::from_secs(2);
 const PAGE: usize = 1000;
 /// How long lines of the synchronisation log are kept.
 const LOG_KEPT: Millis = Millis::from_days(7);
+/// How far back a series begins that a job is the first to ask for.
+const FIRST_REACH: Millis = Millis::from_hours(6);
 /// How often the venue is asked what it lists.
 const LISTING_EVERY: Millis = Millis::from_days(1);
 
@@ -99,7 +101,7 @@ impl CallLog {
     }
 }
 
-/// The worker.
+/// The worker, and what jobs fetch candles with.
 pub(crate) struct Sync {
     db: Database,
     client: BinanceClient,
@@ -114,7 +116,7 @@ pub(crate) struct Sync {
 
 /// What a run did: the worker's summary.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-struct Report {
+pub(crate) struct Report {
     symbols: usize,
     pages: u64,
     rows: u64,
@@ -128,10 +130,15 @@ struct Report {
     problems: Vec<String>,
 }
 
-/// Where one symbol stands.
+/// Where the candles of one symbol and interval stand.
 #[derive(Debug, Clone)]
 struct Track {
     symbol: Arc<str>,
+    interval: Interval,
+    /// The interval's name.
+    label: Arc<str>,
+    /// The interval's length.
+    step: Millis,
     wanted_from: Time,
     covered_from: Option<Time>,
     covered_until: Option<Time>,
@@ -204,7 +211,7 @@ impl Sync {
         for (i, track) in tracks.into_iter().enumerate() {
             let symbol = Arc::clone(&track.symbol);
             let share = (i as f64, symbols as f64);
-            match self.symbol(cycle, track, share, report).await {
+            match self.symbol(cycle, track, None, share, report).await {
                 Ok(()) => {}
                 // One symbol that the venue does not know must not starve the others.
                 Err(Stop::Venue(e)) if e.class() == Class::Permanent => {
@@ -255,6 +262,7 @@ impl Sync {
     }
 
     async fn tracks(&self) -> Result<Vec<Track>, Stop> {
+        let label: Arc<str> = Arc::from(BASE);
         let rows = self
             .db
             .query(
@@ -270,6 +278,9 @@ impl Sync {
                 let symbol = row.shared_text(0)?;
                 let track = Track {
                     symbol: Arc::clone(&symbol),
+                    interval: Interval::M1,
+                    label: Arc::clone(&label),
+                    step: MINUTE,
                     wanted_from: row.time(1)?,
                     covered_from: row.opt_time(2)?,
                     covered_until: row.opt_time(3)?,
@@ -287,25 +298,81 @@ impl Sync {
         Ok(tracks.collect())
     }
 
+    /// Fetches what is missing of one symbol and interval up to the newest closed candle: for jobs.
+    /// A series that nobody has asked for begins six hours ago. With `span`, it reaches back to the
+    /// span's beginning, and holes of the venue within the span are asked for again.
+    ///
+    /// # Errors
+    /// A snooze while the venue wants no requests.
+    pub(crate) async fn fetch(
+        &self,
+        cycle: &Cycle,
+        symbol: &str,
+        (interval, step): (Interval, Millis),
+        span: Option<(Time, Time)>,
+    ) -> Result<Report, Fault> {
+        let mut report = Report { symbols: 1, ..Report::default() };
+        let now = cycle.now();
+        let from = span.map_or(now - FIRST_REACH, |(from, _)| from).floor(step);
+        let wish = Statement::new(
+            "insert into ingest.klines_cursor (symbol, window_label, wanted_from, updated_at)
+             values ($1, $2, $3, $4)
+             on conflict (symbol, window_label) do nothing",
+            values![symbol, interval.as_str(), from, now],
+        );
+        let mut commit = Commit::new().with(wish);
+        if span.is_some() {
+            commit.push(Statement::new(
+                "update ingest.klines_cursor set wanted_from = $3, updated_at = $4
+                 where symbol = $1 and window_label = $2 and wanted_from > $3",
+                values![symbol, interval.as_str(), from, now],
+            ));
+        }
+        cycle.step(commit).await?;
+        let row = self
+            .db
+            .query_one(
+                "select wanted_from, covered_from, covered_until, last_open_time
+                 from ingest.klines_cursor where symbol = $1 and window_label = $2",
+                values![symbol, interval.as_str()],
+            )
+            .await?;
+        let track = Track {
+            symbol: Arc::from(symbol),
+            interval,
+            label: Arc::from(interval.as_str()),
+            step,
+            wanted_from: Time(row.i64(0)?),
+            covered_from: row.opt_i64(1)?.map(Time),
+            covered_until: row.opt_i64(2)?.map(Time),
+            last_open: row.opt_i64(3)?.map(Time),
+            ends: None,
+        };
+        self.symbol(cycle, track, span, (0.0, 1.0), &mut report).await?;
+        report.venue = Some(self.client.health(now).state);
+        Ok(report)
+    }
+
     async fn symbol(
         &self,
         cycle: &Cycle,
         mut track: Track,
+        again: Option<(Time, Time)>,
         share: (f64, f64),
         report: &mut Report,
     ) -> Result<(), Stop> {
-        self.repair(cycle, &track, report).await?;
+        self.repair(cycle, &track, again, report).await?;
         self.back(cycle, &mut track, share, report).await?;
         self.forward(cycle, &mut track, share, report).await?;
-        let edge = track.limit(self.edge());
+        let edge = track.limit(self.edge(track.step));
         let known = track.covered_until.unwrap_or(track.wanted_from);
         report.behind_ms = report.behind_ms.max((edge - known).0);
         Ok(())
     }
 
     /// The open time of the first candle that may still change.
-    fn edge(&self) -> Time {
-        (self.client.venue_now() - FINALITY).floor(MINUTE)
+    fn edge(&self, step: Millis) -> Time {
+        (self.client.venue_now() - FINALITY).floor(step)
     }
 
     /// From where the symbol is known up to the newest closed candle.
@@ -316,27 +383,29 @@ impl Sync {
         share: (f64, f64),
         report: &mut Report,
     ) -> Result<(), Stop> {
+        let step = track.step;
         let begin = track.covered_until.unwrap_or(track.wanted_from);
         let mut next = begin;
-        while next < track.limit(self.edge()) && !cycle.cancelled() {
-            let edge = track.limit(self.edge());
-            let far = (edge - next).0 > PAGE as i64 * MINUTE.0;
+        while next < track.limit(self.edge(step)) && !cycle.cancelled() {
+            let edge = track.limit(self.edge(step));
+            let far = (edge - next).0 > PAGE as i64 * step.0;
             let client = if far { self.client.backfill() } else { self.client.clone() };
             // The newest candle that is stored is read once more: if the venue has changed it
             // after its close, that is a revision.
-            let reread = track.last_open.filter(|last| !far && *last + MINUTE == next);
+            let reread = track.last_open.filter(|last| !far && *last + step == next);
             let start = reread.unwrap_or(next);
-            let page = client.klines(&track.symbol, Interval::M1, Some(start), None, PAGE).await?;
+            let page =
+                client.klines(&track.symbol, track.interval, Some(start), None, PAGE).await?;
             report.pages += 1;
             let mut rows: Vec<Kline> =
                 page.closed().iter().filter(|r| r.open_time < edge).cloned().collect();
             let mut commit = Commit::new();
             if reread.is_some() && rows.first().map(|r| r.open_time) == reread {
                 let again = rows.remove(0);
-                self.revise(&track.symbol, &again, cycle.now(), &mut commit, report).await?;
+                self.revise(track, &again, cycle.now(), &mut commit, report).await?;
             }
             let until = match rows.last() {
-                Some(last) => last.open_time + MINUTE,
+                Some(last) => last.open_time + step,
                 // Silence. For a while it may be late news; for a day it is an answer.
                 None if edge - next >= UNLISTED_AFTER && page.rows.len() < PAGE => edge,
                 // Of a symbol that was disabled nothing more will come: its last windows must not
@@ -372,16 +441,16 @@ impl Sync {
         let Some(known) = track.covered_from.filter(|from| track.wanted_from < *from) else {
             return Ok(());
         };
-        let client = self.client.backfill();
+        let (step, client) = (track.step, self.client.backfill());
         let mut next = track.wanted_from;
         while next < known && !cycle.cancelled() {
-            let end = Some(known - MINUTE);
-            let page = client.klines(&track.symbol, Interval::M1, Some(next), end, PAGE).await?;
+            let end = Some(known - step);
+            let page = client.klines(&track.symbol, track.interval, Some(next), end, PAGE).await?;
             report.pages += 1;
             let until = if page.rows.len() < PAGE {
                 known
             } else {
-                page.rows.last().map_or(known, |r| r.open_time + MINUTE)
+                page.rows.last().map_or(known, |r| r.open_time + step)
             };
             let mut commit = Commit::new();
             let mut passing = track.clone();
@@ -391,7 +460,7 @@ impl Sync {
                 commit.push(Statement::new(
                     "update ingest.klines_cursor set covered_from = wanted_from, updated_at = $3
                      where symbol = $1 and window_label = $2",
-                    values![Arc::clone(&track.symbol), BASE, cycle.now()],
+                    values![Arc::clone(&track.symbol), Arc::clone(&track.label), cycle.now()],
                 ));
             }
             self.step(cycle, commit).await?;
@@ -413,10 +482,10 @@ impl Sync {
         commit: &mut Commit,
         report: &mut Report,
     ) {
-        let symbol = &track.symbol;
-        commit.push(insert(symbol, rows));
+        let (symbol, label, step) = (&track.symbol, &track.label, track.step);
+        commit.push(insert_as(symbol, label, rows));
         report.rows += rows.len() as u64;
-        let gaps = missing(from, until, rows.iter().map(|r| r.open_time));
+        let gaps = missing((from, until), step, rows.iter().map(|r| r.open_time));
         let hole = self.hole_after <= 1;
         for &(gap_from, gap_to) in &gaps {
             report.gaps += 1;
@@ -427,17 +496,26 @@ impl Sync {
                  values ($1, $2, $3, $4, $5, 1, $6, $6)
                  on conflict (symbol, interval_label, from_at) do update set
                    to_at = excluded.to_at",
-                values![Arc::clone(symbol), BASE, gap_from, gap_to, state_word(hole), now],
+                values![
+                    Arc::clone(symbol),
+                    Arc::clone(label),
+                    gap_from,
+                    gap_to,
+                    state_word(hole),
+                    now
+                ],
             ));
             commit.emit(
                 if hole { "klines.hole" } else { "klines.gap" },
                 &**symbol,
-                serde_json::json!({ "symbol": &**symbol, "from": gap_from, "to": gap_to }),
+                serde_json::json!({
+                    "symbol": &**symbol, "interval": &**label, "from": gap_from, "to": gap_to,
+                }),
             );
         }
         let waits = if hole { &[][..] } else { &gaps[..] };
         for (a, b) in between(from, until, waits) {
-            commit.covers.push(cover(symbol, a, b));
+            commit.covers.push(cover(symbol, label, a, b));
         }
         track.covered_from = Some(track.covered_from.unwrap_or(from));
         track.covered_until = Some(track.covered_until.map_or(until, |u| u.max(until)));
@@ -447,12 +525,16 @@ impl Sync {
         }
         commit.push(Statement::new(
             "update ingest.klines_cursor set
-               covered_from = coalesce(covered_from, $3), covered_until = $4,
-               last_open_time = $5, updated_at = $6
+               covered_from = coalesce(covered_from, $3),
+               covered_until = case when $4 > coalesce(covered_until, $4)
+                 then $4 else coalesce(covered_until, $4) end,
+               last_open_time = case when coalesce(last_open_time, $5) > $5
+                 then last_open_time else coalesce($5, last_open_time) end,
+               updated_at = $6
              where symbol = $1 and window_label = $2",
             values![
                 Arc::clone(symbol),
-                BASE,
+                Arc::clone(label),
                 track.covered_from,
                 track.covered_until,
                 track.last_open,
@@ -465,7 +547,7 @@ impl Sync {
     /// older one is kept.
     async fn revise(
         &self,
-        symbol: &Arc<str>,
+        Track { symbol, label, .. }: &Track,
         again: &Kline,
         now: Time,
         commit: &mut Commit,
@@ -476,7 +558,7 @@ impl Sync {
             .query_opt(
                 "select open, high, low, close, volume from ingest.kline_raw
                  where symbol = $1 and interval_label = $2 and open_time = $3",
-                values![Arc::clone(symbol), BASE, again.open_time],
+                values![Arc::clone(symbol), Arc::clone(label), again.open_time],
             )
             .await
             .map_err(database)?;
@@ -490,7 +572,7 @@ impl Sync {
             return Ok(());
         }
         report.revised += 1;
-        let key = values![Arc::clone(symbol), BASE, again.open_time];
+        let key = values![Arc::clone(symbol), Arc::clone(label), again.open_time];
         let mut kept = key.clone();
         kept.extend(values![now]);
         commit.push(Statement::new(
@@ -506,11 +588,13 @@ impl Sync {
              where symbol = $1 and interval_label = $2 and open_time = $3",
             key,
         ));
-        commit.push(insert(symbol, std::slice::from_ref(again)));
+        commit.push(insert_as(symbol, label, std::slice::from_ref(again)));
         commit.emit(
             "klines.revised",
             &**symbol,
-            serde_json::json!({ "symbol": &**symbol, "open_time": again.open_time }),
+            serde_json::json!({
+                "symbol": &**symbol, "interval": &**label, "open_time": again.open_time,
+            }),
         );
         Ok(())
     }
@@ -541,7 +625,7 @@ impl Worker for Sync {
 }
 
 /// Why a run ended early.
-enum Stop {
+pub(crate) enum Stop {
     Venue(VenueError),
     Fault(Fault),
 }
@@ -552,18 +636,37 @@ impl From<VenueError> for Stop {
     }
 }
 
-fn database(e: DbError) -> Stop {
+impl From<Stop> for Fault {
+    /// The fault of a job, or of a worker with nothing else to publish: what the venue refuses for
+    /// its rate is asked again later, and spends no attempt.
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Fault(fault) => fault,
+            Stop::Venue(e) => match e.class() {
+                Class::Rate { retry_after } => Self::Snooze { after: retry_after, why: chain(&e) },
+                Class::Permanent => Self::Permanent(Box::new(e)),
+                Class::Transient | Class::Blocked => Self::Transient(Box::new(e)),
+            },
+        }
+    }
+}
+
+pub(crate) fn database(e: DbError) -> Stop {
     Stop::Fault(e.into())
 }
 
-/// The insert of a page: idempotent, for a closed candle does not change.
+/// The insert of a page of 1-minute candles: idempotent, for a closed candle does not change.
 pub fn insert(symbol: &Arc<str>, rows: &[Kline]) -> Statement {
-    let interval: Arc<str> = Arc::from(BASE);
+    insert_as(symbol, &Arc::from(BASE), rows)
+}
+
+/// The insert of a page of candles of any interval.
+fn insert_as(symbol: &Arc<str>, interval: &Arc<str>, rows: &[Kline]) -> Statement {
     let mut params = Vec::with_capacity(rows.len() * 13);
     for r in rows {
         params.extend([
             Arc::clone(symbol).into(),
-            Arc::clone(&interval).into(),
+            Arc::clone(interval).into(),
             r.open_time.into(),
             r.close_time.into(),
             r.open.into(),

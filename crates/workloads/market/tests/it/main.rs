@@ -2,9 +2,13 @@
 
 mod cin;
 mod engines;
+mod jobs;
 mod matrices;
 mod mood;
+mod outage;
 mod sampling;
+mod streams;
 mod sync;
+mod trades;
 mod universe;
 mod world;

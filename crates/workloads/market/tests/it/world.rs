@@ -8,13 +8,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use watchbell_clock::Clock;
+use watchbell_core::gate::{Gate, WindowFacts, WorkerFacts, window_gates, worker_gates};
+use watchbell_core::lifecycle::{self, Desired};
 use watchbell_core::port::StoreError;
+use watchbell_core::window::{self, InputFacts};
 use watchbell_core::{
     BoxFuture, Cause, Commit, Condition, Cover, Cycle, CycleId, CycleInput, Done, EventRecord,
     Fault, Host, Millis, NewEvent, Statement, Time, Token, Trigger, Value, WindowHashes,
     WindowSpec, Worker, values,
 };
-use watchbell_db::{Database, Engine};
+use watchbell_db::{Database, Engine, Line};
 use watchbell_market::{CallLog, Config, LINE, MARKET_SAMPLER, MARKET_SYNC, VENUE};
 use watchbell_testkit::{NOW, TempDb, postgres_is_wanted};
 use watchbell_venues::binance::wire::{Interval, Kline};
@@ -30,6 +33,8 @@ pub(crate) fn engines() -> impl Iterator<Item = Engine> {
         .filter(|engine| *engine == Engine::Sqlite || postgres_is_wanted())
 }
 
+/// The tables of the runtime, which views of the market read, and those of the market.
+const LINES: [Line; 2] = [watchbell_store::LINE, LINE];
 /// Until when a candle may still be revised: it is not fetched before.
 const FINALITY: Millis = Millis::from_secs(2);
 /// No timer that a test lets pass is armed for longer; the limits of requests are.
@@ -130,8 +135,8 @@ impl World {
         let sink = log.clone();
         let client = client(&sim, &clock, Some(Arc::new(move |record| sink.note(record))));
         let files = match engine {
-            Engine::Sqlite => TempDb::sqlite(&[LINE]).await,
-            Engine::Postgres => TempDb::postgres(&[LINE]).await,
+            Engine::Sqlite => TempDb::sqlite(&LINES).await,
+            Engine::Postgres => TempDb::postgres(&LINES).await,
         };
         let db = files.db.clone();
         let symbols = SYMBOLS.map(str::to_owned);
@@ -161,16 +166,79 @@ impl World {
 
     /// One cycle of the synchronisation.
     pub(crate) async fn sync(&self) -> Result<Done, Fault> {
-        let cause = Cause::Tick { due: self.clock.now() };
-        let worker = self.workers.iter().find(|w| w.define().name.as_ref() == MARKET_SYNC);
-        self.run(worker.unwrap(), cause, CycleInput::None).await
+        self.tick(MARKET_SYNC).await
     }
 
     /// One poll of the order books.
     pub(crate) async fn sample(&self) -> Result<Done, Fault> {
+        self.tick(MARKET_SAMPLER).await
+    }
+
+    fn worker(&self, name: &str) -> &Arc<dyn Worker> {
+        let worker = self.workers.iter().find(|w| w.define().name.as_ref() == name);
+        worker.unwrap_or_else(|| panic!("there is no worker {name}"))
+    }
+
+    /// One cycle of a worker that a clock or an operator starts.
+    pub(crate) async fn tick(&self, name: &str) -> Result<Done, Fault> {
         let cause = Cause::Tick { due: self.clock.now() };
-        let worker = self.workers.iter().find(|w| w.define().name.as_ref() == MARKET_SAMPLER);
-        self.run(worker.unwrap(), cause, CycleInput::None).await
+        self.run(self.worker(name), cause, CycleInput::None).await
+    }
+
+    /// One job of the market.
+    pub(crate) async fn job(&self, kind: &str, payload: serde_json::Value) -> Result<Done, Fault> {
+        let input = CycleInput::Job { kind: kind.to_owned(), payload };
+        self.run(self.worker(watchbell_market::INGEST_JOBS), Cause::Job { id: 7 }, input).await
+    }
+
+    /// Why `explain` would say that a worker does not start now: the first of its gates.
+    pub(crate) fn gate(&self, name: &str) -> Option<Gate> {
+        let definition = self.worker(name).define();
+        let conditions: Vec<Condition> = self.seen().conditions.into_values().collect();
+        let facts = WorkerFacts {
+            definition: &definition,
+            node: true,
+            state: lifecycle::State::Running,
+            desired: Desired::Running,
+            desired_by: None,
+            desired_at: None,
+            state_since: None,
+            error: None,
+            restart_at: None,
+            storm_until: None,
+            needs: Vec::new(),
+            conditions: &conditions,
+            running: None,
+            lease: None,
+            lane_holder: None,
+            next: Vec::new(),
+        };
+        worker_gates(&facts, self.clock.now()).into_iter().next()
+    }
+
+    /// Why `explain` would say that a window is not computed now: the first of its gates.
+    pub(crate) async fn window_gate(&self, length: Millis, start: Time) -> Option<Gate> {
+        let worker = self.worker(&watchbell_market::series_name(length));
+        let Trigger::Window(spec) = worker.define().trigger else { panic!("a window worker") };
+        let scope = worker.scope(start).await.unwrap();
+        let mut covers: BTreeMap<String, BTreeMap<String, Vec<Cover>>> = BTreeMap::new();
+        for cover in self.seen().covers {
+            let keys = covers.entry(cover.source.clone()).or_default();
+            keys.entry(cover.key.clone()).or_default().push(cover);
+        }
+        let inputs =
+            InputFacts { scope: &scope, covers: &covers, windows: &BTreeMap::new(), earlier: None };
+        let facts = WindowFacts {
+            spec: &spec,
+            start,
+            state: window::State::Open,
+            attempts: 0,
+            error: None,
+            next_attempt_at: None,
+            running: None,
+            inputs,
+        };
+        window_gates(&facts, self.clock.now()).into_iter().next()
     }
 
     /// Polls once a second for `span`.
@@ -325,8 +393,7 @@ impl World {
     pub(crate) async fn window(&self, length: Millis, start: Time) -> Result<Done, Fault> {
         let end = start + length;
         let name = watchbell_market::series_name(length);
-        let worker = self.workers.iter().find(|w| w.define().name.as_ref() == name.as_str());
-        let worker = worker.unwrap();
+        let worker = self.worker(&name);
         let scope = worker.scope(start).await.unwrap();
         let cause = Cause::Window { series: name.as_str().into(), start, end, version: 1 };
         self.run(worker, cause, CycleInput::Scope(scope)).await
@@ -362,6 +429,19 @@ impl World {
 
     pub(crate) async fn apply(&self, sql: &'static str, params: Vec<Value>) {
         self.db.apply(vec![Statement::new(sql, params)]).await.unwrap();
+    }
+
+    /// Takes published windows away, as nothing but a test can, so that they are computed again.
+    pub(crate) async fn forget_windows(&self) {
+        let mut forget = Vec::new();
+        for table in ["windows", "window_stats", "window_vectors"] {
+            for trigger in ["update", "delete"] {
+                forget.push(format!("drop trigger if exists str_aux.{table}_no_{trigger}"));
+            }
+            forget.push(format!("delete from str_aux.{table}"));
+        }
+        let forget = forget.into_iter().map(|sql| Statement::new(sql, Vec::new()));
+        self.db.apply(forget.collect()).await.unwrap();
     }
 
     /// The stored candles of `symbol`, all columns.

@@ -219,6 +219,12 @@ impl Limiter {
         }
     }
 
+    /// The weight that requests of this priority may use in a minute.
+    #[must_use]
+    pub fn allowance(&self, priority: Priority) -> i64 {
+        self.lock().budget.allowance(priority)
+    }
+
     /// Why no request may be sent now, if so.
     pub(crate) fn stopped(&self) -> Option<Stop> {
         let now = self.clock.now();

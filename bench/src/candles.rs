@@ -9,9 +9,9 @@ use rusqlite::Connection;
 use watchbell_core::port::{
     Claim, ClaimRequest, Grant, Publication, Registration, SessionRecord, Store as _, Target,
 };
-use watchbell_core::{Commit, Cover, Millis, SessionId, Statement, Time, WorkerName, values};
+use watchbell_core::{Commit, Condition, Cover, Millis, SessionId, Statement, Time, WorkerName, values};
 use watchbell_db::{Database, Options, Synchronous};
-use watchbell_market::{DEFAULT_SYMBOLS, KLINES};
+use watchbell_market::{DEFAULT_SYMBOLS, KLINES, VENUE};
 use watchbell_store::SqlStore;
 use watchbell_venues::binance::wire::Kline;
 
@@ -241,7 +241,7 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Registers a worker, opens a session, and claims a cycle for an hour.
+    /// Registers a worker, opens a session, claims a cycle for an hour, and says that the venue is well.
     ///
     /// # Errors
     /// When the store fails or refuses.
@@ -269,10 +269,19 @@ impl Loader {
             target: Target::Manual,
             passed: Vec::new(),
         };
-        match store.claim(request).await? {
-            Claim::Granted(grant) => Ok(Self { store, worker, session: id, grant }),
+        let loader = match store.claim(request).await? {
+            Claim::Granted(grant) => Self { store, worker, session: id, grant },
             other => anyhow::bail!("the loader's claim was not granted: {other:?}"),
-        }
+        };
+        // No venue is asked in a measurement, and windows wait for none.
+        let well = Condition {
+            name: VENUE.into(),
+            met: true,
+            detail: "candles are generated".into(),
+            until: None,
+        };
+        loader.step(Commit { conditions: vec![well], ..Commit::new() }, now).await?;
+        Ok(loader)
     }
 
     /// Publishes one fenced step.

@@ -153,8 +153,46 @@ fn write_exact(x: f64, into: &mut Vec<u8>) {
         Some((digits, exponent, true)) => write_digits(x < 0.0, digits, exponent, into),
         _ if x == 0.0 => into.push(b'0'),
         _ if !x.is_finite() => into.extend_from_slice(b"null"),
-        _ => write!(into, "{x:e}").expect("a vector takes any text"),
+        _ => write_shortest(x, into),
     }
+}
+
+/// The shortest digits as serde_json finds them, several times faster than the formatter of the
+/// standard library, and brought into our form. Any two ways to find them give the same.
+fn write_shortest(x: f64, into: &mut Vec<u8>) {
+    let mut text = [0_u8; 32];
+    let mut rest = &mut text[..];
+    serde_json::to_writer(&mut rest, &x.abs()).expect("a double has fewer than 32 characters");
+    let used = 32 - rest.len();
+    let (mut digits, mut count, mut before_point) = ([0_u8; 32], 0, None);
+    let mut exponent = 0_i64;
+    for (at, &byte) in text[..used].iter().enumerate() {
+        match byte {
+            b'.' => before_point = Some(count),
+            b'e' => {
+                let tail = std::str::from_utf8(&text[at + 1..used]).unwrap_or_default();
+                exponent = tail.parse().expect("a double's exponent is a small integer");
+                break;
+            }
+            digit => {
+                digits[count] = digit;
+                count += 1;
+            }
+        }
+    }
+    let first = digits[..count].iter().position(|d| *d != b'0').unwrap_or(0);
+    let last = digits[..count].iter().rposition(|d| *d != b'0').unwrap_or(0);
+    exponent += before_point.unwrap_or(count) as i64 - first as i64 - 1;
+    if x < 0.0 {
+        into.push(b'-');
+    }
+    into.push(digits[first]);
+    if last > first {
+        into.push(b'.');
+        into.extend_from_slice(&digits[first + 1..=last]);
+    }
+    into.push(b'e');
+    write_integer(exponent, into);
 }
 
 /// Twelve significant digits, without trailing zeros.

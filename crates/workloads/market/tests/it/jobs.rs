@@ -30,18 +30,18 @@ async fn candles_of_other_intervals_are_fetched_and_kept_apart() {
         w.sync().await.unwrap();
         for (window, minutes) in [("5m", 5), ("15m", 15), ("30m", 30), ("1h", 60)] {
             let payload = json!({ "symbol": "BTCUSDT", "window": window });
-            let done = w.job("fetch_klines", payload.clone()).await.unwrap();
+            let done = w.ingest_job("fetch_klines", payload.clone()).await.unwrap();
             let count = 360 / minutes;
             let step = MINUTE * minutes;
             assert_eq!(done.summary["rows"], count, "six hours of {window}");
             let want = (count, (NOW - HOUR * 6).0, (NOW - step).0);
             assert_eq!(candles(&w, window).await, want);
             // Again: nothing. An interval later: one more.
-            assert_eq!(w.job("fetch_klines", payload).await.unwrap().summary["rows"], 0);
+            assert_eq!(w.ingest_job("fetch_klines", payload).await.unwrap().summary["rows"], 0);
         }
         w.pass(MINUTE * 5);
         let payload = json!({ "symbol": "BTCUSDT", "window": "5m" });
-        assert_eq!(w.job("fetch_klines", payload).await.unwrap().summary["rows"], 1);
+        assert_eq!(w.ingest_job("fetch_klines", payload).await.unwrap().summary["rows"], 1);
         assert_eq!(candles(&w, "1m").await.0, 60);
         let cursors = "select count(*) from ingest.klines_cursor where symbol = 'BTCUSDT'";
         assert_eq!(w.count(cursors).await, 5);
@@ -58,22 +58,22 @@ async fn a_backfill_reaches_back_and_asks_again_for_holes() {
     assert_eq!(w.gaps("hole").await, 1);
     w.set_faults("");
     let elsewhere = json!({ "symbol": "BTCUSDT", "window": "1m", "from": to, "to": NOW });
-    w.job("backfill_klines", elsewhere).await.unwrap();
+    w.ingest_job("backfill_klines", elsewhere).await.unwrap();
     assert_eq!(w.gaps("hole").await, 1, "a hole outside of the span is left alone");
     let span = json!({ "symbol": "BTCUSDT", "window": "1m", "from": NOW - HOUR * 8, "to": to });
-    let done = w.job("backfill_klines", span.clone()).await.unwrap();
+    let done = w.ingest_job("backfill_klines", span.clone()).await.unwrap();
     assert_eq!((&done.summary["repaired"], w.gaps("hole").await), (&1.into(), 0));
     assert_eq!(candles(&w, "1m").await.1, (NOW - HOUR * 8).0);
-    assert_eq!(w.job("backfill_klines", span).await.unwrap().summary["rows"], 0);
+    assert_eq!(w.ingest_job("backfill_klines", span).await.unwrap().summary["rows"], 0);
 }
 
 #[tokio::test]
 async fn tickers_and_books_are_raw_rows_with_a_newest_one() {
     for engine in engines() {
         let w = World::on(engine, &Config::default(), HOUR, "").await;
-        w.job("fetch_ticker", json!({})).await.unwrap();
+        w.ingest_job("fetch_ticker", json!({})).await.unwrap();
         w.pass(MINUTE);
-        w.job("fetch_ticker", json!({ "symbols": ["BTCUSDT"] })).await.unwrap();
+        w.ingest_job("fetch_ticker", json!({ "symbols": ["BTCUSDT"] })).await.unwrap();
         assert_eq!(w.count("select count(*) from market.ticker_ticks").await, 4);
         let newest = "select count(*) from market.ticker_latest l join ingest.ticker_raw r
             on r.symbol = l.symbol and r.ts = l.ts and r.price = l.price
@@ -90,9 +90,9 @@ async fn tickers_and_books_are_raw_rows_with_a_newest_one() {
         assert_eq!(rebuild(&w.db).await.unwrap(), 3);
         assert_eq!(w.count(newest).await, 3);
 
-        w.job("fetch_orderbook", json!({})).await.unwrap();
+        w.ingest_job("fetch_orderbook", json!({})).await.unwrap();
         w.pass(MINUTE);
-        w.job("fetch_orderbook", json!({ "symbol": "ETHUSDT" })).await.unwrap();
+        w.ingest_job("fetch_orderbook", json!({ "symbol": "ETHUSDT" })).await.unwrap();
         assert_eq!(w.count("select count(*) from ingest.orderbook_raw").await, 4);
         assert_eq!(w.count("select count(*) from market.orderbook_latest").await, 3);
         let crossed = "select count(*) from market.orderbook_levels b
@@ -119,7 +119,7 @@ async fn a_payload_that_makes_no_sense_is_refused_for_good() {
         ("compute_window", json!({ "label": "7m", "window_start": NOW }), "30m, 1h, 3h"),
         ("compute_window", day, "the one before begins at 2026-11-22T03:00:00Z"),
     ] {
-        let fault = w.job(kind, payload).await.unwrap_err();
+        let fault = w.ingest_job(kind, payload).await.unwrap_err();
         assert!(matches!(fault, Fault::Permanent(_)), "{fault}");
         assert!(fault.to_string().contains(says), "{kind}: {fault}");
     }
@@ -129,10 +129,10 @@ async fn a_payload_that_makes_no_sense_is_refused_for_good() {
 async fn a_rate_limit_puts_a_job_off_and_spends_no_attempt() {
     let w = World::new(HOUR, "klines:429:n=1,retry=30").await;
     let payload = json!({ "symbol": "BTCUSDT", "window": "5m" });
-    let fault = w.job("fetch_klines", payload.clone()).await.unwrap_err();
+    let fault = w.ingest_job("fetch_klines", payload.clone()).await.unwrap_err();
     assert!(matches!(&fault, Fault::Snooze { after, .. } if after.0 == 30_000), "{fault}");
     w.pass(Millis::from_secs(31));
-    w.job("fetch_klines", payload).await.unwrap();
+    w.ingest_job("fetch_klines", payload).await.unwrap();
 }
 
 #[tokio::test]
@@ -141,10 +141,10 @@ async fn a_window_that_is_asked_for_is_the_window_workers_to_compute() {
         let w = World::on(engine, &Config::default(), HOUR, "").await;
         let payload = json!({ "label": "30m", "window_start": NOW - HOUR });
         for _ in 0..2 {
-            w.job("compute_window", payload.clone()).await.unwrap();
+            w.ingest_job("compute_window", payload.clone()).await.unwrap();
         }
         let asked = "select count(*) from ops.backfills where series = 'window-sampler-30m'
-            and requested_by = 'job 7' and to_at - from_at = 1800000";
+            and requested_by = 'job 1' and to_at - from_at = 1800000";
         assert_eq!(w.count(asked).await, 1);
     }
 }
@@ -173,7 +173,7 @@ async fn the_seed_asks_for_each_thing_once() {
     assert_eq!(others, want);
     // What it asks for is what the worker takes.
     for job in jobs {
-        w.job(&job.kind, job.payload.clone()).await.unwrap();
+        w.ingest_job(&job.kind, job.payload.clone()).await.unwrap();
     }
     assert_eq!(w.tick(JOB_SEED).await.unwrap().commit.jobs, *jobs);
 }

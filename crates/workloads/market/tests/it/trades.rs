@@ -47,13 +47,13 @@ async fn a_job_reaches_back_and_says_nothing_twice() {
     w.tick(TRADE_SYNC).await.unwrap();
     let before = ids(&w, "BTCUSDT").await;
     let span = serde_json::json!({ "symbol": "BTCUSDT", "from": NOW - MINUTE * 20, "to": NOW });
-    let done = w.job("backfill_trades", span.clone()).await.unwrap();
+    let done = w.ingest_job("backfill_trades", span.clone()).await.unwrap();
     let after = ids(&w, "BTCUSDT").await;
     assert!(after.len() > before.len() && done.summary["rows"].as_u64() > Some(0), "{done:?}");
     assert_eq!(after[after.len() - 1] - after[0] + 1, after.len() as i64);
     let from = "select known_from from ingest.trades_cursor where symbol = 'BTCUSDT'";
     assert_eq!(w.count(from).await, (NOW - MINUTE * 20).0);
-    w.job("backfill_trades", span).await.unwrap();
+    w.ingest_job("backfill_trades", span).await.unwrap();
     assert_eq!(ids(&w, "BTCUSDT").await, after);
 }
 
@@ -113,7 +113,7 @@ async fn empty_buckets_take_the_price_of_their_last_trade() {
     // Late trades of another time change nothing.
     let earlier = Time(NOW.0 - 60_000 * 30);
     let span = serde_json::json!({ "symbol": "BTCUSDT", "from": earlier, "to": NOW });
-    w.job("backfill_trades", span).await.unwrap();
+    w.ingest_job("backfill_trades", span).await.unwrap();
     w.forget_windows().await;
     assert_eq!(w.window(WINDOW, NOW).await.unwrap().window.unwrap(), hashes);
 }

@@ -174,21 +174,13 @@ impl World {
         self.tick(MARKET_SAMPLER).await
     }
 
-    fn worker(&self, name: &str) -> &Arc<dyn Worker> {
-        let worker = self.workers.iter().find(|w| w.define().name.as_ref() == name);
-        worker.unwrap_or_else(|| panic!("there is no worker {name}"))
-    }
-
-    /// One cycle of a worker that a clock or an operator starts.
-    pub(crate) async fn tick(&self, name: &str) -> Result<Done, Fault> {
-        let cause = Cause::Tick { due: self.clock.now() };
-        self.run(self.worker(name), cause, CycleInput::None).await
-    }
-
-    /// One job of the market.
-    pub(crate) async fn job(&self, kind: &str, payload: serde_json::Value) -> Result<Done, Fault> {
-        let input = CycleInput::Job { kind: kind.to_owned(), payload };
-        self.run(self.worker(watchbell_market::INGEST_JOBS), Cause::Job { id: 7 }, input).await
+    /// One job of `ingest-jobs`.
+    pub(crate) async fn ingest_job(
+        &self,
+        kind: &str,
+        payload: serde_json::Value,
+    ) -> Result<Done, Fault> {
+        self.job(watchbell_market::INGEST_JOBS, kind, payload).await
     }
 
     /// Why `explain` would say that a worker does not start now: the first of its gates.
@@ -211,6 +203,7 @@ impl World {
             running: None,
             lease: None,
             lane_holder: None,
+            held_back: None,
             next: Vec::new(),
         };
         worker_gates(&facts, self.clock.now()).into_iter().next()

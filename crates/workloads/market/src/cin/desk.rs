@@ -366,7 +366,8 @@ impl Desk {
     }
 
     async fn check_label(&self, label: &str) -> Result<(), Fault> {
-        let sql = "select window_label from settings.windows order by duration_ms";
+        let sql =
+            "select window_label from settings.v_windows where is_window = 1 order by duration_ms";
         let rows = self.db.query(sql, Vec::new()).await?;
         let mut known = Vec::new();
         for row in &rows {

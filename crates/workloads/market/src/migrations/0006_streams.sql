@@ -67,6 +67,7 @@ create table ingest.orderbook_raw (
 create table str_aux.sessions (
   session_id   {text} primary key not null,
   window_label {text} not null,
+  window_ms    {i64}  not null,
   started_at   {i64}  not null,
   epsilon_pct  {f64}  not null,
   streak       {i64}  not null,

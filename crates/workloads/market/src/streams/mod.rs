@@ -177,29 +177,20 @@ impl StrAuxRunner {
         Ok(Done::new(report, commit))
     }
 
-    async fn session(&self) -> Result<Option<Session>, Fault> {
+    async fn session(&self) -> Result<Option<Session>, DbError> {
         let row = self
             .db
             .query_opt(
-                "select s.session_id, w.duration_ms, s.started_at, s.epsilon_pct, s.streak,
-                   s.both_ways, s.swap_eta_pct, s.window_label
-                 from str_aux.sessions s
-                 left join settings.windows w on w.window_label = s.window_label
-                 where s.session_id = $1",
+                "select session_id, window_ms, started_at, epsilon_pct, streak, both_ways,
+                   swap_eta_pct
+                 from str_aux.sessions where session_id = $1",
                 values![self.config.session.as_str()],
             )
             .await?;
         let Some(row) = row else { return Ok(None) };
-        let Some(window) = row.opt_i64(1)? else {
-            return Err(Fault::permanent(format!(
-                "the session `{}` looks back over `{}`, which settings.windows does not know",
-                self.config.session,
-                row.text(7)?
-            )));
-        };
         Ok(Some(Session {
             id: row.shared_text(0)?,
-            window: Millis(window),
+            window: Millis(row.i64(1)?),
             started_at: Time(row.i64(2)?),
             thresholds: ShiftConfig {
                 epsilon_pct: row.f64(3)?,
@@ -221,11 +212,13 @@ impl StrAuxRunner {
         let t = &session.thresholds;
         commit.push(Statement::new(
             "insert into str_aux.sessions
-               (session_id, window_label, started_at, epsilon_pct, streak, both_ways, swap_eta_pct)
-             values ($1, $2, $3, $4, $5, $6, $7) on conflict (session_id) do nothing",
+               (session_id, window_label, window_ms, started_at, epsilon_pct, streak, both_ways,
+                swap_eta_pct)
+             values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (session_id) do nothing",
             values![
                 Arc::clone(&session.id),
                 session.window.exact(),
+                session.window,
                 session.started_at,
                 t.epsilon_pct,
                 t.streak,

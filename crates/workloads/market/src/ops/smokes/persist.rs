@@ -14,7 +14,6 @@ use watchbell_db::DbError;
 use super::super::{Item, Level};
 use super::Ground;
 use super::samples::{Complete, newest_complete};
-use crate::analytics::DEFAULT_BINS;
 use crate::window::{WindowWorker, series_name};
 
 /// A host of a cycle that publishes nothing.
@@ -80,7 +79,7 @@ async fn again(
     length: Millis,
     stored: &Complete,
 ) -> Result<Option<(String, String)>, Fault> {
-    let worker = WindowWorker::new(g.db.clone(), length, g.config.settle, DEFAULT_BINS);
+    let worker = WindowWorker::new(g.db.clone(), length, g.config.settle);
     let name = series_name(length);
     let cycle = Cycle {
         id: CycleId(0),

@@ -9,7 +9,9 @@ use rusqlite::Connection;
 use watchbell_core::port::{
     Claim, ClaimRequest, Grant, Publication, Registration, SessionRecord, Store as _, Target,
 };
-use watchbell_core::{Commit, Condition, Cover, Millis, SessionId, Statement, Time, WorkerName, values};
+use watchbell_core::{
+    Commit, Condition, Cover, Millis, SessionId, Statement, Time, WorkerName, values,
+};
 use watchbell_db::{Database, Options, Synchronous};
 use watchbell_market::{DEFAULT_SYMBOLS, KLINES, VENUE};
 use watchbell_store::SqlStore;

@@ -71,12 +71,28 @@ pub(crate) fn client(
         backfill_limit_fraction: config.venue.weight_fraction * 0.75,
         ..binance::Config::default()
     };
-    BinanceClient::new(settings, clock.clone(), Some(Arc::new(move |r| log.note(r))))
-        .map_err(|e| ControlError::invalid(Reason::from(e.to_string())))
+    let client = BinanceClient::new(settings, clock.clone(), Some(Arc::new(move |r| log.note(r))))
+        .map_err(|e| ControlError::invalid(Reason::from(e.to_string())))?;
+    Ok(match &config.venue.credentials {
+        Some(credentials) => client.with_credentials(credentials.clone()),
+        None => client,
+    })
+}
+
+/// The market of a configuration, and the account that is read beside it.
+pub(crate) fn market_and_account(config: &Config) -> watchbell_market::Config {
+    let mut whole = market(&config.market);
+    if config.venue.credentials.is_some() {
+        whole.account.unavailable = None;
+    }
+    if let Some(scope) = &config.venue.account {
+        whole.account.scope.clone_from(scope);
+    }
+    whole
 }
 
 /// The market of a configuration.
-pub(crate) fn market(market: &Market) -> watchbell_market::Config {
+fn market(market: &Market) -> watchbell_market::Config {
     watchbell_market::Config {
         windows: market.windows.clone(),
         settle: market.sampling.settle,
@@ -102,7 +118,7 @@ pub(crate) fn market(market: &Market) -> watchbell_market::Config {
 /// The definition of every worker, with the configuration's overrides applied. Opens nothing, so
 /// that a configuration is checked before anything is touched.
 pub(crate) fn definitions(config: &Config) -> Result<Vec<Definition>, ControlError> {
-    let mut all = watchbell_market::definitions(&market(&config.market));
+    let mut all = watchbell_market::definitions(&market_and_account(config));
     all.push(Housekeeping::definition().map_err(|e| ControlError::internal(e.to_string()))?);
     all.push(HealthScan::definition(config.node.health_scan));
     all.extend(config.programs.iter().map(|p| p.definition.clone()));
@@ -122,7 +138,7 @@ pub(crate) fn workers(
     log: CallLog,
 ) -> Result<Workers, ControlError> {
     let definitions = definitions(config)?;
-    let mut all = watchbell_market::workers(&market(&config.market), db, client, log);
+    let mut all = watchbell_market::workers(&market_and_account(config), db, client, log);
     let keep = port::Retention {
         cycles: config.retention.cycles,
         occurrences: config.retention.occurrences,

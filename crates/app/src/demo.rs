@@ -17,7 +17,10 @@ use watchbell_cli::{Exit, Out, Progress, print};
 use watchbell_clock::{Clock, Stopwatch};
 use watchbell_core::port::{self, EventQuery};
 use watchbell_core::{EventRecord, Millis, Time, chain, window};
-use watchbell_venues::sim::{FaultScript, Limits, Market, SimConfig, Simulator};
+use watchbell_venues::binance::Credentials;
+use watchbell_venues::sim::{
+    FaultScript, Limits, Market, SimConfig, Simulator, TEST_KEY, TEST_SECRET,
+};
 
 use crate::compose::{self, Run, Running};
 use crate::config::{Config, Store, Venue};
@@ -150,8 +153,14 @@ pub(crate) fn no_venue(venue: &Venue) -> Venue {
         base_url: "http://127.0.0.1:9".into(),
         alternates: Vec::new(),
         ws_url: "ws://127.0.0.1:9".into(),
+        credentials: test_account().ok(),
         ..venue.clone()
     }
+}
+
+/// The key of the simulated account.
+fn test_account() -> Result<Credentials, ControlError> {
+    Credentials::new(TEST_KEY, TEST_SECRET).map_err(|e| ControlError::internal(chain(&e)))
 }
 
 /// Runs the demonstration.
@@ -193,6 +202,7 @@ pub(crate) async fn run(
     config.venue.base_url = venue.base_url();
     config.venue.ws_url = venue.ws_url();
     config.venue.alternates = Vec::new();
+    config.venue.credentials = Some(test_account()?);
     config.market.symbols = market.symbols().iter().map(|s| s.name.clone()).collect();
     apply_http(&args.http, &mut config);
     let progress = Progress::fitting(out.quiet || out.json);

@@ -32,6 +32,7 @@ use std::path::{Path, PathBuf};
 
 use watchbell_core::WorkerName;
 use watchbell_core::worker::Profiles;
+use watchbell_venues::binance::{Credentials, CredentialsError};
 
 pub(crate) use env::{Env, Gate, run_jobs_gate};
 pub(crate) use exec::Program;
@@ -163,10 +164,18 @@ impl Config {
             Raw::default()
         });
         let config = resolve::resolve(raw, tree, &sources.dir, sources.catalog, &mut report);
+        let credentials = credentials(&config.venue, sources.env).unwrap_or_else(|(path, error)| {
+            let origin = config.tree.origin_of(path);
+            let allowed = "a file of mode 0600 with `api_key = ...` and `api_secret = ...`, or both \
+                           variables";
+            report.at(&origin, path, watchbell_core::chain(&error), Some(allowed.to_owned()));
+            None
+        });
         let problems = report.problems;
         ConfigError::check(problems)?;
         warnings.extend(config.warnings.iter().cloned());
-        Ok(Self { warnings, source, ..config })
+        let venue = Venue { credentials, ..config.venue };
+        Ok(Self { warnings, source, venue, ..config })
     }
 
     /// The store that another URL names, with this configuration's keys for the rest.
@@ -181,6 +190,25 @@ impl Config {
     pub(crate) fn file(&self) -> Option<&Path> {
         self.source.as_ref().map(|s| Path::new(&s.name))
     }
+}
+
+/// The variables with the account's key and its secret.
+const CREDENTIALS: (&str, &str) = ("WATCHBELL_BINANCE_KEY", "WATCHBELL_BINANCE_SECRET");
+
+/// The account's key: from the file that is named, else from the environment, else none.
+fn credentials(
+    venue: &Venue,
+    env: &Env,
+) -> Result<Option<Credentials>, (&'static str, CredentialsError)> {
+    if let Some(file) = &venue.credentials_file {
+        return Credentials::from_file(file).map(Some).map_err(|e| ("venue.credentials", e));
+    }
+    Credentials::from_variables(
+        |name| env.get(name).filter(|text| !text.is_empty()),
+        CREDENTIALS.0,
+        CREDENTIALS.1,
+    )
+    .map_err(|e| ("venue.credentials", e))
 }
 
 /// `--config`, else `WATCHBELL_CONFIG`, else `./watchbell.yaml` where it exists, else none.
@@ -217,7 +245,9 @@ fn unreadable(origin: &Origin, message: String) -> ConfigError {
 
 /// Variables without `__` that are no keys: ours for other purposes, and what a program that is a
 /// worker is told, for it may call `watchbell` itself.
-const OTHER_VARIABLES: [&str; 15] = [
+const OTHER_VARIABLES: [&str; 17] = [
+    CREDENTIALS.0,
+    CREDENTIALS.1,
     "WATCHBELL_CONFIG",
     "WATCHBELL_LOG",
     "WATCHBELL_WORKER",

@@ -260,6 +260,14 @@ pub(crate) struct RawVenue {
     /// The part of the venue's request budget that is used; the rest is left to other programs.
     #[schemars(range(min = 0.05, max = 1.0))]
     pub(crate) weight_fraction: f64,
+    /// A file with `api_key = ...` and `api_secret = ...` of a key that may read the account: yours
+    /// alone, mode 0600 or 0400. Without it the variables WATCHBELL_BINANCE_KEY and
+    /// WATCHBELL_BINANCE_SECRET are used, and without those no account is read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) credentials: Option<String>,
+    /// Whose account it is, such as an e-mail address: stored beside each of its trades.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) account: Option<String>,
 }
 
 impl Default for RawVenue {
@@ -270,6 +278,8 @@ impl Default for RawVenue {
             ws_url: "wss://stream.binance.com:9443".to_owned(),
             request_timeout: Length(Millis::from_secs(10)),
             weight_fraction: 0.8,
+            credentials: None,
+            account: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use watchbell_core::graph::nearest;
 use watchbell_core::schedule::{Cron, CronError};
 use watchbell_core::{Millis, Missed, Trigger, WorkerName};
 use watchbell_db::{DbError, ServerOptions};
+use watchbell_venues::binance::Credentials;
 
 use super::check::{Report, unknown};
 use super::exec::own_keys;
@@ -150,6 +151,12 @@ pub(crate) struct Venue {
     pub(crate) request_timeout: Millis,
     /// The part of the request budget that is used, in (0, 1].
     pub(crate) weight_fraction: f64,
+    /// The file with the account's key, if one is named.
+    pub(crate) credentials_file: Option<PathBuf>,
+    /// The account's key, if there is one.
+    pub(crate) credentials: Option<Credentials>,
+    /// Whose account it is.
+    pub(crate) account: Option<String>,
 }
 
 /// Market data and windows.
@@ -302,7 +309,7 @@ pub(super) fn resolve(
         jobs: raw.retention.jobs.0,
     };
     let node = r.node(&raw.node);
-    let venue = r.venue(&raw.venue);
+    let venue = r.venue(&raw.venue, dir);
     let market = r.market(&raw.market);
     let mut catalog = catalog(&market);
     let programs = r.programs(&raw, dir, &mut catalog);
@@ -393,7 +400,7 @@ impl Resolver<'_, '_> {
         }
     }
 
-    fn venue(&mut self, raw: &RawVenue) -> Venue {
+    fn venue(&mut self, raw: &RawVenue, dir: &Path) -> Venue {
         let rest = ["https://", "http://"];
         Venue {
             base_url: self.url("venue.base_url", &raw.base_url, rest),
@@ -406,6 +413,9 @@ impl Resolver<'_, '_> {
             ws_url: self.url("venue.ws_url", &raw.ws_url, ["wss://", "ws://"]),
             request_timeout: raw.request_timeout.0,
             weight_fraction: raw.weight_fraction,
+            credentials_file: raw.credentials.as_ref().map(|file| dir.join(file)),
+            credentials: None,
+            account: raw.account.clone(),
         }
     }
 

@@ -31,7 +31,7 @@ enum Who {
 impl Place {
     /// Finds the node of the data directory, or opens its store; to itself where it `writes`.
     pub(crate) async fn find(config: Config, writes: bool) -> Result<Self> {
-        let market = compose::market(&config.market);
+        let market = compose::market_and_account(&config);
         if let Some(node) = discovery::connect(&config.data_dir, crate::PROBE).await {
             let db = installation::open_beside(&config).await?;
             let now = node.node().await?.now;

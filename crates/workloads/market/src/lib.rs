@@ -134,7 +134,7 @@ pub fn chain(length: Millis) -> Vec<String> {
 
 /// The kinds of jobs that [`INGEST_JOBS`] takes: those that [`workers`] has a runner for, in the same
 /// order.
-const JOB_KINDS: [&str; 11] = [
+const JOB_KINDS: [&str; 14] = [
     "fetch_klines",
     "backfill_klines",
     "fetch_ticker",
@@ -144,8 +144,11 @@ const JOB_KINDS: [&str; 11] = [
     "compute_str_vectors",
     "compute_window",
     "compute_matrices",
+    "compute_mea",
+    "compute_mood",
     "validate_universe",
     "health_scan",
+    "import_moves",
 ];
 
 /// What the workers of this workload are, in the order of [`workers`]: for checks that open nothing.
@@ -229,7 +232,8 @@ pub fn workers(
     workers.push(Arc::new(universe::Desk::new(db.clone(), client.clone())));
     let account = config.account.clone();
     workers.push(Arc::new(account::TradeFeed::new(db.clone(), client.clone(), account)));
-    workers.push(Arc::new(cin::ImportMoves::new(db.clone())));
+    let import = Arc::new(cin::ImportMoves::new(db.clone()));
+    workers.push(Arc::clone(&import) as Arc<dyn Worker>);
     workers.push(Arc::new(cin::Desk::new(db.clone())));
     let health = Arc::new(ops::HealthWorker::new(db.clone(), config.clone()));
     workers.push(Arc::clone(&health) as Arc<dyn Worker>);
@@ -240,13 +244,17 @@ pub fn workers(
         trades,
         lookback: config.trades.lookback,
     };
+    let shown = config.mood.window;
     let mut runners = fetch.runners();
     runners.extend([
         ("compute_str_vectors", jobs::as_job(streams)),
         ("compute_window", jobs::compute_window(config.windows.clone())),
         ("compute_matrices", jobs::as_job(live)),
+        ("compute_mea", jobs::compute_newest(mea::series_name(shown), shown, config.settle)),
+        ("compute_mood", jobs::compute_newest(mood::series_name(shown), shown, config.settle)),
         ("validate_universe", jobs::as_job(validation)),
         ("health_scan", jobs::as_job(health)),
+        ("import_moves", jobs::import_moves(import)),
     ]);
     workers.push(Arc::new(jobs::IngestJobs::new(runners)));
     workers.push(Arc::new(jobs::JobSeed::new(db.clone(), JOB_KINDS.to_vec())));

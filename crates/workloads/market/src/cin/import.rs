@@ -87,8 +87,15 @@ impl ImportMoves {
         Self { db }
     }
 
-    async fn import(&self, cycle: &Cycle) -> Result<Done, Fault> {
-        let sessions = session::open(&self.db).await?;
+    /// Books into every open session, or into the one that is asked for.
+    pub(crate) async fn import(&self, cycle: &Cycle, only: Option<i64>) -> Result<Done, Fault> {
+        let mut sessions = session::open(&self.db).await?;
+        if let Some(only) = only {
+            sessions.retain(|s| s.id == only);
+            if sessions.is_empty() {
+                return Err(Fault::permanent(format!("there is no open session {only}")));
+            }
+        }
         let mut report = Report::default();
         let mut failed = Vec::new();
         let count = sessions.len();
@@ -524,6 +531,6 @@ impl Worker for ImportMoves {
     }
 
     fn run<'a>(&'a self, cycle: &'a Cycle) -> BoxFuture<'a, Result<Done, Fault>> {
-        Box::pin(self.import(cycle))
+        Box::pin(self.import(cycle, None))
     }
 }

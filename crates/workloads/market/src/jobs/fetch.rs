@@ -10,6 +10,7 @@ use watchbell_venues::binance::BinanceClient;
 use watchbell_venues::binance::wire::{Interval, Ticker24h};
 
 use super::{Runner, read, runner};
+use crate::cin::ImportMoves;
 use crate::sync::{Stop, Sync};
 use crate::trades::{self, Trades};
 use crate::universe;
@@ -63,6 +64,12 @@ struct Span {
 struct Window {
     label: String,
     window_start: Time,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Import {
+    session_id: Option<i64>,
 }
 
 impl Fetch {
@@ -230,6 +237,23 @@ pub(crate) fn compute_window(windows: Vec<Millis>) -> Runner {
     })
 }
 
+/// The runner of `compute_mea` and `compute_mood`: asks the worker of a series for its newest window.
+pub(crate) fn compute_newest(series: String, length: Millis, settle: Millis) -> Runner {
+    runner(move |cycle, _| {
+        let start = (cycle.now() - settle).floor(length) - length;
+        let asked = ask(&series, start, start + length, cycle);
+        Box::pin(async move { Ok(asked) })
+    })
+}
+
+/// The runner of `import_moves`.
+pub(crate) fn import_moves(import: Arc<ImportMoves>) -> Runner {
+    runner(move |cycle, payload| {
+        let (import, payload) = (Arc::clone(&import), read::<Import>(payload));
+        Box::pin(async move { import.import(cycle, payload?.session_id).await })
+    })
+}
+
 fn ask_for_window(windows: &[Millis], cycle: &Cycle, payload: &Value) -> Result<Done, Fault> {
     let Window { label, window_start: start } = read(payload)?;
     let length = windows.iter().copied().find(|w| w.exact() == label).ok_or_else(|| {
@@ -242,17 +266,20 @@ fn ask_for_window(windows: &[Millis], cycle: &Cycle, payload: &Value) -> Result<
             "no {label} window begins at {start}: the one before begins at {before}"
         )));
     }
+    Ok(ask(&series_name(length), start, start + length, cycle))
+}
+
+fn ask(series: &str, start: Time, end: Time, cycle: &Cycle) -> Done {
     let by = match cycle.cause {
         Cause::Job { id } => format!("job {id}"),
         _ => cycle.worker.to_string(),
     };
-    let series = series_name(length);
     let commit = Commit::new().with(Statement::new(
         "insert into ops.backfills (series, from_at, to_at, cursor_at, requested_by, requested_at)
          select $1, $2, $3, $2, $4, $5
          where not exists (select 1 from ops.backfills where series = $1
            and finished_at is null and from_at <= $2 and to_at >= $3)",
-        values![series.as_str(), start, start + length, by, cycle.now()],
+        values![series, start, end, by, cycle.now()],
     ));
-    Ok(Done::new(json!({ "asked": series, "window": start }), commit))
+    Done::new(json!({ "asked": series, "window": start }), commit)
 }

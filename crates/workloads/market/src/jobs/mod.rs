@@ -19,7 +19,7 @@ use watchbell_core::{
     Worker,
 };
 
-pub(crate) use self::fetch::{Fetch, compute_window, latest_tickers};
+pub(crate) use self::fetch::{Fetch, compute_newest, compute_window, import_moves, latest_tickers};
 pub(crate) use self::seed::{JobSeed, definition as seed_definition};
 use crate::sync::VENUE;
 
@@ -139,7 +139,7 @@ const KINDS: [Spec; 14] = [
     },
     Spec {
         name: "compute_mea",
-        description: "Computes the allocation of the newest window.",
+        description: "Asks for the allocation of the newest window; one that is there stays as it is.",
         properties: || json!({}),
         required: &[],
         per_symbol: false,
@@ -148,7 +148,7 @@ const KINDS: [Spec; 14] = [
     },
     Spec {
         name: "compute_mood",
-        description: "Computes the mood of the newest window.",
+        description: "Asks for the mood of the newest window; one that is there stays as it is.",
         properties: || json!({}),
         required: &[],
         per_symbol: false,

@@ -375,12 +375,22 @@ impl Computed {
         let mut by_name: Vec<usize> = (0..coins.len()).collect();
         by_name.sort_by(|a, b| coins[*a].cmp(&coins[*b]));
         let mut rows = Vec::with_capacity(coins.len() * 13);
+        let mut suggested = Vec::new();
         for b in by_name {
             let (a, balance) = (&self.allotments[b], self.balances[b]);
             let components = serde_json::json!({
                 "k": self.k, "mood": self.mood.coeff, "balance": balance,
                 "balance_source": self.origin, "mean_weight": a.mean_weight, "tiers": a.tiers,
             });
+            if let (Origin::Session, Some(price)) = (self.origin, self.prices[b]) {
+                suggested.extend(values![
+                    Arc::clone(self.names.get(&coins[b]).unwrap_or(&coins[b])),
+                    self.end,
+                    a.value * price,
+                    components.to_string(),
+                    Arc::clone(&self.label),
+                ]);
+            }
             rows.extend(values![
                 Arc::clone(&self.id),
                 Arc::clone(self.names.get(&coins[b]).unwrap_or(&coins[b])),
@@ -405,6 +415,19 @@ impl Computed {
             13,
             rows,
         ));
+        if !suggested.is_empty() {
+            // What open sessions are compared with: worth in USDT, the newest window's.
+            commit.push(Statement::bulk(
+                "insert into cin_aux.mea_result (session_id, symbol, ts_ms, value, components)
+                 select session_id, $1, $2, $3, $4 from cin_aux.rt_session
+                 where status = 'OPEN' and window_label = $5
+                 on conflict (session_id, symbol) do update set
+                   ts_ms = excluded.ts_ms, value = excluded.value, components = excluded.components
+                 where excluded.ts_ms >= cin_aux.mea_result.ts_ms",
+                5,
+                suggested,
+            ));
+        }
         commit.push(
             Statement::new(
                 "update mea_dynamics.cycles set cooled = 1, ts_cooled = $2

@@ -384,6 +384,8 @@ async fn balances_come_from_the_session_then_the_wallet_then_equal_parts() {
     .await;
     let session = run(3).await.unwrap();
     assert_eq!(session.summary["balances"], "session");
+    let suggested = "select symbol, ts_ms, value > 0 from cin_aux.mea_result order by symbol";
+    assert!(w.rows(suggested).await.is_empty(), "no session is open now");
     assert_eq!(run(2).await.unwrap().summary["balances"], "wallet", "it was over by then");
 
     let view = mea::latest(&w.db, "1h").await.unwrap().unwrap();
@@ -406,9 +408,15 @@ async fn balances_come_from_the_session_then_the_wallet_then_equal_parts() {
     // The slice of the time when the session was open looks back on its opening.
     let again = w.version("matrices-1h", hour(3), 2).await.unwrap();
     assert_eq!(again.summary["opening"], opening.rfc3339());
+    // What a session that is open now is compared with.
+    w.apply("update cin_aux.rt_session set status = 'OPEN', ended_at = null", vec![]).await;
+    w.version("mea-1h", hour(3), 2).await.unwrap();
+    let rows = w.rows(suggested).await;
+    assert_eq!(rows.len(), 4);
+    assert_eq!(rows[1], values!["ETHUSDT", hour(2), 1]);
     // A broken amount names itself.
     w.apply("update cin_aux.rt_balance set units = 'much'", vec![]).await;
-    let fault = w.version("mea-1h", hour(3), 2).await.unwrap_err();
+    let fault = w.version("mea-1h", hour(3), 3).await.unwrap_err();
     assert!(fault.to_string().contains("the balance of ETH is stored as `much`"), "{fault}");
 }
 

@@ -183,19 +183,20 @@ impl Credentials {
         Ok(Self { key, secret })
     }
 
-    /// Credentials from two environment variables; none where neither is set.
+    /// Credentials from two variables of an environment; none where neither is set.
     ///
     /// # Errors
     /// When only one is set, or one holds nothing usable.
-    pub fn from_env(key_name: &str, secret_name: &str) -> Result<Option<Self>, CredentialsError> {
-        let read = |name: &str| match std::env::var(name) {
-            Ok(text) => match usable(text.trim()) {
+    pub fn from_variables<'a>(
+        get: impl Fn(&str) -> Option<&'a str>,
+        key_name: &str,
+        secret_name: &str,
+    ) -> Result<Option<Self>, CredentialsError> {
+        let read = |name: &str| {
+            let Some(text) = get(name) else { return Ok(None) };
+            match usable(text.trim()) {
                 Ok(()) => Ok(Some(text.trim().to_owned())),
                 Err(problem) => Err(CredentialsError::Variable { name: name.to_owned(), problem }),
-            },
-            Err(std::env::VarError::NotPresent) => Ok(None),
-            Err(std::env::VarError::NotUnicode(_)) => {
-                Err(CredentialsError::Variable { name: name.to_owned(), problem: "is not text" })
             }
         };
         let missing = |name: &str| CredentialsError::Variable {
@@ -620,10 +621,13 @@ mod tests {
 
     #[test]
     fn neither_variable_is_no_credentials() {
-        let none = Credentials::from_env("WATCHBELL_TEST_NO_KEY", "WATCHBELL_TEST_NO_SECRET");
-        assert_eq!(none.unwrap(), None);
-        // `HOME` stands for a variable that is set.
-        let half = Credentials::from_env("HOME", "WATCHBELL_TEST_NO_SECRET").unwrap_err();
-        assert!(half.to_string().starts_with("the environment variable WATCHBELL_TEST_NO_SECRET"));
+        let given = |vars: &'static [(&str, &str)]| {
+            let get = |name: &str| vars.iter().find(|(n, _)| *n == name).map(|(_, value)| *value);
+            Credentials::from_variables(get, "KEY", "SECRET")
+        };
+        assert_eq!(given(&[]).unwrap(), None);
+        assert!(given(&[("KEY", "abc"), ("SECRET", " def ")]).unwrap().is_some());
+        let half = given(&[("KEY", "abc")]).unwrap_err();
+        assert!(half.to_string().starts_with("the environment variable SECRET"), "{half}");
     }
 }

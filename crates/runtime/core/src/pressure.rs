@@ -124,7 +124,7 @@ mod tests {
         samples
             .iter()
             .map(|sample| {
-                now = now + Millis::from_secs(10);
+                now += Millis::from_secs(10);
                 state = state.after(*sample, now);
                 state.factor
             })

@@ -59,7 +59,7 @@ async fn intervals_are_stretched_while_the_store_is_slow() {
         "90 fired",
     ];
     assert_eq!(w.ledger(&plain).await, expected);
-    let all: Vec<_> = (1..10).map(|i| format!("{}0 fired", i)).collect();
+    let all: Vec<_> = (1..10).map(|i| format!("{i}0 fired")).collect();
     assert_eq!(w.ledger(&cron).await, all, "cron is never stretched");
     assert_eq!(w.windows("minute").await, ["0v1 complete"]);
     let notes = w.notes().await.iter().filter(|n| n.starts_with("busy ")).count();

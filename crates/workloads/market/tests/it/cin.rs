@@ -99,8 +99,8 @@ impl Site {
             client = client.with_credentials(credentials);
         }
         let files = match engine {
-            Engine::Sqlite => TempDb::sqlite(&[LINE]).await,
-            Engine::Postgres => TempDb::postgres(&[LINE]).await,
+            Engine::Sqlite => TempDb::sqlite(&[watchbell_store::LINE, LINE]).await,
+            Engine::Postgres => TempDb::postgres(&[watchbell_store::LINE, LINE]).await,
         };
         let db = files.db.clone();
         let config = Config { sampling: false, ..Config::default() };

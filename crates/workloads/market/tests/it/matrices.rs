@@ -371,8 +371,8 @@ async fn balances_come_from_the_session_then_the_wallet_then_equal_parts() {
     w.apply(
         "insert into cin_aux.rt_session
            (owner, window_label, status, mode, started_at, ended_at, opening_stamp)
-         values ('me', '1h', 'CLOSED', 'ledger', $1, $2, $1)",
-        values![opening, hour(2) + Millis::from_mins(30)],
+         values ('me', '1h', 'OPEN', 'ledger', $1, null, $1)",
+        values![opening],
     )
     .await;
     w.apply(
@@ -385,7 +385,14 @@ async fn balances_come_from_the_session_then_the_wallet_then_equal_parts() {
     let session = run(3).await.unwrap();
     assert_eq!(session.summary["balances"], "session");
     let suggested = "select symbol, ts_ms, value > 0 from cin_aux.mea_result order by symbol";
-    assert!(w.rows(suggested).await.is_empty(), "no session is open now");
+    let rows = w.rows(suggested).await;
+    assert_eq!(rows.len(), 4, "{rows:?}");
+    assert_eq!(rows[1], values!["ETHUSDT", hour(2), 1]);
+    w.apply(
+        "update cin_aux.rt_session set status = 'CLOSED', ended_at = $1",
+        values![hour(2) + Millis::from_mins(30)],
+    )
+    .await;
     assert_eq!(run(2).await.unwrap().summary["balances"], "wallet", "it was over by then");
 
     let view = mea::latest(&w.db, "1h").await.unwrap().unwrap();
@@ -405,19 +412,14 @@ async fn balances_come_from_the_session_then_the_wallet_then_equal_parts() {
     assert!(snapshot["arbitrage_rows"][1]["edges"][0]["v_tendency"].is_f64());
     assert_eq!(snapshot["str_available"], true);
 
-    // The slice of the time when the session was open looks back on its opening.
+    // The slice of the time when the session was open looks back on its opening, also now that it
+    // is closed.
     let again = w.version("matrices-1h", hour(3), 2).await.unwrap();
     assert_eq!(again.summary["opening"], opening.rfc3339());
-    // What a session that is open now is compared with.
-    w.apply("update cin_aux.rt_session set status = 'OPEN', ended_at = null", vec![]).await;
-    w.version("mea-1h", hour(3), 2).await.unwrap();
-    let rows = w.rows(suggested).await;
-    assert_eq!(rows.len(), 4);
-    assert_eq!(rows[1], values!["ETHUSDT", hour(2), 1]);
     // A broken amount names itself.
-    w.apply("update cin_aux.rt_balance set units = 'much'", vec![]).await;
-    let fault = w.version("mea-1h", hour(3), 3).await.unwrap_err();
-    assert!(fault.to_string().contains("the balance of ETH is stored as `much`"), "{fault}");
+    w.apply("update market.wallet_balances_latest set free_amt = 'much'", vec![]).await;
+    let fault = w.version("mea-1h", hour(2), 2).await.unwrap_err();
+    assert!(fault.to_string().contains("the free amount of BTC is stored as `much`"), "{fault}");
 }
 
 #[tokio::test]

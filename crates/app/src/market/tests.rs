@@ -11,6 +11,7 @@ use watchbell_cli::print::style::Style;
 use watchbell_cli::{CliWith, Exit, TaskWith};
 use watchbell_core::{BoxFuture, Statement, values};
 use watchbell_db::Engine;
+use watchbell_market::mood::{Mood, Params, Signals};
 use watchbell_market::ops::{Boot, Item, Level, Outside, Pack};
 use watchbell_testkit::{NOW, TempDb, postgres_is_wanted, session};
 
@@ -251,8 +252,9 @@ async fn matrices(db: &Database) {
     let none: Option<f64> = None;
     apply(
         db,
-        "insert into matrices.slices (series, ts_ms, version, coins, opening_ts, summary)
-         values ('cycle', $1, 1, $2, $3, '{}')",
+        "insert into matrices.slices
+           (series, ts_ms, version, coins, opening_ts, summary, result_hash)
+         values ('cycle', $1, 1, $2, $3, '{}', 'out')",
         values![NOW - Millis::from_secs(20), coins.to_string(), NOW.floor(Millis::from_days(1))],
     )
     .await;
@@ -294,10 +296,11 @@ async fn matrices(db: &Database) {
             .await;
         }
     }
-    for (label, length, coeff, id, fallback) in [
-        ("30m", lengths()[0], 0.978_989_639_559_128_9, "Fb3", 0_i64),
-        ("1h", lengths()[1], 0.8, "Ea0", 1),
-    ] {
+    let signals = Signals { g: 0.01, t: 0.01, v: 0.02 };
+    let stable = Mood::of(&signals, &Params::default()).coeff;
+    for (label, length, coeff, id, fallback) in
+        [("30m", lengths()[0], stable, "Fb3", 0_i64), ("1h", lengths()[1], 0.8, "Ea0", 1)]
+    {
         apply(
             db,
             "insert into mea_dynamics.moods (window_label, window_start, version, ts_ms, coeff,
@@ -310,7 +313,7 @@ async fn matrices(db: &Database) {
                 coeff,
                 id,
                 fallback,
-                json!({ "signals": { "g": 0.01, "t": 0.01, "v": 0.02 } }).to_string()
+                json!({ "signals": signals }).to_string()
             ],
         )
         .await;

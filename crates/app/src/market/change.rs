@@ -76,7 +76,7 @@ pub(super) async fn ledger(command: &LedgerCommand, place: &Place, out: &mut Out
 /// Enqueues a job, has it carried out, and prints what came of it.
 async fn carry_out(kind: &str, payload: Value, place: &Place, out: &mut Out) -> Result<()> {
     let job = ended(kind, payload, place, out).await?;
-    out.data(&job, |job, style| print::changed(job, style))
+    out.data(&job, print::changed)
 }
 
 /// The job, once it has succeeded.

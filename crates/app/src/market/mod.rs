@@ -244,6 +244,7 @@ fn unknown_window(
     ControlError::NotFound { what: "window".to_owned(), name, suggestion }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` gives it by value")]
 fn failed(error: DbError) -> ControlError {
     trouble(&error)
 }

@@ -97,8 +97,8 @@ impl Place {
         if let Some(venue) = node.status().await?.venue {
             feed.state = venue.state;
             feed.detail = venue.reason.or_else(|| feed.detail.take());
-            feed.weight_used = venue.used_weight.map(i64::from).or(feed.weight_used);
-            feed.weight_limit = venue.limit.map(i64::from);
+            feed.weight_used = venue.used_weight.or(feed.weight_used);
+            feed.weight_limit = venue.limit;
         }
         Ok(())
     }

@@ -190,7 +190,7 @@ pub fn workers(
     log: CallLog,
 ) -> Vec<Arc<dyn Worker>> {
     let sync = Arc::new(sync::Sync::new(config, db.clone(), client.clone(), log));
-    let trades = trades::Trades::new(db.clone(), client.clone(), config.hole_after);
+    let trades = trades::Trades::new(db.clone(), client, config.hole_after);
     let streams = Arc::new(streams::StrAuxRunner::new(db.clone(), config.streams.clone()));
     let mut workers: Vec<Arc<dyn Worker>> = vec![Arc::clone(&sync) as Arc<dyn Worker>];
     if config.trades.enabled {

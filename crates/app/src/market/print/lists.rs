@@ -11,7 +11,7 @@ use watchbell_market::view::{
     VectorLine,
 };
 
-use super::{clock, number, price};
+use super::{number, price};
 
 /// The symbols.
 pub(crate) fn universe(lines: &[UniverseLine], now: Time, style: Style) -> String {

@@ -96,7 +96,11 @@ fn feed(feed: &Feed, status: &MarketStatus, style: Style) -> String {
     }
     match (feed.weight_used, feed.weight_limit) {
         (Some(used), Some(limit)) => {
-            text.push_str(&format!("  weight {} of {} a minute", thousands(used), thousands(limit)))
+            text.push_str(&format!(
+                "  weight {} of {} a minute",
+                thousands(used),
+                thousands(limit)
+            ));
         }
         (Some(used), None) => text.push_str(&format!("  weight {} at last", thousands(used))),
         (None, _) => {}

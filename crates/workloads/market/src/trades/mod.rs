@@ -99,7 +99,7 @@ pub(crate) struct Trades {
 }
 
 impl Trades {
-    pub(crate) fn new(db: Database, client: BinanceClient, hole_after: u32) -> Self {
+    pub(crate) fn new(db: Database, client: &BinanceClient, hole_after: u32) -> Self {
         Self { db, client: client.backfill(), hole_after: i64::from(hole_after) }
     }
 

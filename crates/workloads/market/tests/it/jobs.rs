@@ -168,7 +168,10 @@ async fn the_seed_asks_for_each_thing_once() {
         "fetch_orderbook",
         "compute_str_vectors",
         "compute_matrices",
+        "compute_mea",
+        "compute_mood",
         "validate_universe",
+        "import_moves",
     ];
     assert_eq!(others, want);
     // What it asks for is what the worker takes.

@@ -350,6 +350,7 @@ fn tone(status: &str) -> Tone {
 
 #[cfg(test)]
 mod tests {
+    use super::super::clock;
     use super::*;
 
     #[test]

@@ -171,6 +171,7 @@ async fn the_seed_asks_for_each_thing_once() {
         "compute_mea",
         "compute_mood",
         "validate_universe",
+        "health_scan",
         "import_moves",
     ];
     assert_eq!(others, want);

@@ -1,7 +1,7 @@
 //! What a window is computed from: points of order books, repaired from trades where they lack a
 //! price and trades are known, or candles.
 //!
-//! All symbols are read by one query. Points count when every cycle of every symbol has at least six
+//! All symbols are read together. Points count when every cycle of every symbol has at least six
 //! of its eight; a cycle that has fewer may be filled with the last trade of each empty bucket
 //! (section 4.3). Nothing is interpolated.
 
@@ -179,29 +179,24 @@ impl Reader<'_> {
 
     async fn read_points(&self) -> Result<Vec<Series>, DbError> {
         let all: Vec<Series> = self.symbols.iter().map(Series::new).collect();
-        let (start, end) = (self.start, self.end());
-        samples::scan_points(
-            self.db,
-            self.symbols,
-            (start - self.length, start, end),
-            all,
-            move |all, place, p| {
+        let before = (self.start - self.length, self.start);
+        let all =
+            samples::scan_prices(self.db, self.symbols, before, all, |all, place, at, mid| {
                 let series = &mut all[place];
-                if p.at <= start {
-                    if let Some(mid) = p.mid {
-                        series.times.push(p.at);
-                        series.prices.push(mid);
-                        series.inside += 1;
-                    }
-                    return;
-                }
-                series.signals.push((p.at, p.signals));
-                if let Some(mid) = p.mid {
-                    let volumes = Volumes::Book([p.bid_volume, p.ask_volume]);
-                    series.push(p.at, mid, p.weight(), volumes);
-                }
-            },
-        )
+                series.times.push(at);
+                series.prices.push(mid);
+                series.inside += 1;
+            });
+        let all = all.await?;
+        let within = (self.start, self.end());
+        samples::scan_points(self.db, self.symbols, within, all, |all, place, p| {
+            let series = &mut all[place];
+            series.signals.push((p.at, p.signals));
+            if let Some(mid) = p.mid {
+                let volumes = Volumes::Book([p.bid_volume, p.ask_volume]);
+                series.push(p.at, mid, p.weight(), volumes);
+            }
+        })
         .await
     }
 

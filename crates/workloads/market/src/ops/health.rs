@@ -183,7 +183,7 @@ pub(crate) fn definition() -> Definition {
              writes nothing but those.",
         )
         .opportunistic()
-        .timeouts(Millis::from_secs(20), Millis::from_secs(40))
+        .timeouts(Millis::from_mins(5), Millis::from_mins(10))
 }
 
 impl Worker for HealthWorker {

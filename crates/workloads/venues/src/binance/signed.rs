@@ -493,7 +493,7 @@ impl BinanceClient {
         self.fresh_skew().await?;
         match self.get(request, |body, _| read(body)).await {
             Err(VenueError::Unauthorized { code: CLOCK, .. }) => {
-                tracing::warn!(call = %request.call(), "the venue finds our clock wrong, measuring");
+                tracing::debug!(call = %request.call(), "the venue finds our clock wrong, measuring");
                 self.server_time().await?;
                 self.get(request, |body, _| read(body)).await
             }

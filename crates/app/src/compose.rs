@@ -101,6 +101,14 @@ fn market(market: &Market) -> watchbell_market::Config {
         sampling: market.sampling.enabled,
         max_gaps_per_run: market.repair.max_gaps_per_run,
         hole_after: market.repair.hole_after,
+        trades: watchbell_market::TradesConfig {
+            enabled: market.trades,
+            ..watchbell_market::TradesConfig::default()
+        },
+        matrices: watchbell_market::matrices::Config {
+            refresh: market.matrices.0,
+            keep: market.matrices.1,
+        },
         mood: watchbell_market::mood::MoodConfig {
             window: market.mood.window,
             symbol_limit: market.mood.symbols as usize,

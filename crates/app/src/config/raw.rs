@@ -303,6 +303,10 @@ pub(crate) struct RawMarket {
     pub(crate) repair: RawRepair,
     /// The live refresh of points, cycles and streams.
     pub(crate) runner: RawRunner,
+    /// Trades of the public market: they fill points whose books were not seen.
+    pub(crate) trades: RawTrades,
+    /// The seven matrices.
+    pub(crate) matrices: RawMatrices,
     /// What the mood looks at.
     pub(crate) mood: RawMood,
 }
@@ -319,6 +323,8 @@ impl Default for RawMarket {
             sampling: RawSampling::default(),
             repair: RawRepair::default(),
             runner: RawRunner::default(),
+            trades: RawTrades::default(),
+            matrices: RawMatrices::default(),
             mood: RawMood::default(),
         }
     }
@@ -375,6 +381,32 @@ pub(crate) struct RawRunner {
 impl Default for RawRunner {
     fn default() -> Self {
         Self { interval: Length(Millis::from_secs(40)), session: "str-aux-runner".to_owned() }
+    }
+}
+
+/// Trades of the public market: they fill points whose books were not seen.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RawTrades {
+    /// Whether they are followed: the worker trade-sync.
+    pub(crate) enabled: bool,
+}
+
+/// The seven matrices.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RawMatrices {
+    /// How often those of the present are computed.
+    #[schemars(extend("x-minimum" = "40s"))]
+    pub(crate) refresh: Length,
+    /// How long those of the present are kept; those of windows stay.
+    #[schemars(extend("x-minimum" = "1h"))]
+    pub(crate) keep: Length,
+}
+
+impl Default for RawMatrices {
+    fn default() -> Self {
+        Self { refresh: Length(Millis::from_mins(2)), keep: Length(Millis::from_days(14)) }
     }
 }
 

@@ -176,6 +176,10 @@ pub(crate) struct Market {
     pub(crate) repair: Repair,
     /// The live refresh.
     pub(crate) runner: Runner,
+    /// Whether trades are followed.
+    pub(crate) trades: bool,
+    /// How often the matrices of the present are computed, and how long they are kept.
+    pub(crate) matrices: (Millis, Millis),
     /// What the mood looks at.
     pub(crate) mood: Mood,
 }
@@ -490,6 +494,8 @@ impl Resolver<'_, '_> {
                 hole_after: raw.repair.hole_after,
             },
             runner: self.runner(&raw.runner),
+            trades: raw.trades.enabled,
+            matrices: (raw.matrices.refresh.0, raw.matrices.keep.0),
             mood: Mood { window: self.mood_window(raw, &windows), symbols: raw.mood.symbols },
             windows: windows.into_iter().collect(),
         }

@@ -7,9 +7,10 @@ use watchbell_cli::{Exit, Out, Progress};
 use watchbell_core::Millis;
 use watchbell_market::{BASE_CYCLE, view};
 
+use super::Result;
 use super::args::BackfillArgs;
 use super::place::Place;
-use super::{Result, failed};
+use crate::installation::trouble;
 
 /// How often the backfill is looked at.
 const LOOK: Millis = Millis(500);
@@ -20,7 +21,7 @@ pub(super) async fn run(
     global: &Global,
     out: &mut Out,
 ) -> Result<Exit> {
-    let universe = view::universe(place.db()).await.map_err(failed)?;
+    let universe = view::universe(place.db()).await.map_err(|e| trouble(&e))?;
     match universe.iter().find(|u| u.symbol == args.symbol) {
         Some(line) if line.enabled => {}
         Some(_) => {

@@ -20,7 +20,7 @@ use watchbell_cli::args::Global;
 use watchbell_cli::{Exit, Out};
 use watchbell_core::graph::nearest;
 use watchbell_core::{Millis, Time};
-use watchbell_db::{Database, DbError};
+use watchbell_db::Database;
 use watchbell_market::{ops, view};
 
 use self::args::{
@@ -104,8 +104,9 @@ async fn market(
             flag(schema, false, place, out).await?;
         }
         MarketCommand::Status => {
-            let mut status =
-                view::status(place.db(), place.lengths(), place.now()).await.map_err(failed)?;
+            let mut status = view::status(place.db(), place.lengths(), place.now())
+                .await
+                .map_err(|e| trouble(&e))?;
             place.ask_about_the_venue(&mut status.feed).await?;
             out.data(&status, print::status)?;
         }
@@ -126,51 +127,53 @@ pub(crate) async fn show(
         MarketCommand::Window { symbol, label, start } => {
             let symbol = symbol.to_ascii_uppercase();
             let (label, start) = (label.exact(), *start);
-            let found = view::window(db, &symbol, &label, start).await.map_err(failed)?;
+            let found = view::window(db, &symbol, &label, start).await.map_err(|e| trouble(&e))?;
             let window = found.map_err(|other| unknown_window(&symbol, &label, start, &other))?;
             out.data(&window, print::window)
         }
         MarketCommand::Universe { command: None } => {
-            let lines = view::universe(db).await.map_err(failed)?;
+            let lines = view::universe(db).await.map_err(|e| trouble(&e))?;
             out.data(&lines, |l, style| print::universe(l, now, style))
         }
         MarketCommand::Samples => {
-            let lines = view::samples(db).await.map_err(failed)?;
+            let lines = view::samples(db).await.map_err(|e| trouble(&e))?;
             out.data(&lines, |l, style| print::samples(l, now, style))
         }
         MarketCommand::Vectors => {
-            let lines = view::vectors(db).await.map_err(failed)?;
+            let lines = view::vectors(db).await.map_err(|e| trouble(&e))?;
             out.data(&lines, |l, style| print::vectors(l, style))
         }
         MarketCommand::Jobs => {
-            let jobs = view::jobs(db, FAILED_SHOWN).await.map_err(failed)?;
+            let jobs = view::jobs(db, FAILED_SHOWN).await.map_err(|e| trouble(&e))?;
             out.data(&jobs, |j, style| print::jobs(j, now, style))
         }
         MarketCommand::Windows(WindowsArgs { incomplete, within, limit }) => {
             let since = now - *within;
-            let lines = view::runs(db, since, *incomplete, *limit).await.map_err(failed)?;
+            let lines =
+                view::runs(db, since, *incomplete, *limit).await.map_err(|e| trouble(&e))?;
             out.data(&lines, |l, style| print::runs(l, *incomplete, style))
         }
         MarketCommand::Packs { scope } => packs(scope.as_deref(), db, now, out).await,
         MarketCommand::Flags(_) => {
-            let lines = view::flags(db).await.map_err(failed)?;
+            let lines = view::flags(db).await.map_err(|e| trouble(&e))?;
             out.data(&lines, |l, style| print::flags(l, now, style))
         }
         MarketCommand::Sessions(SessionsCommand::List { limit }) => {
-            let lines = view::sessions(db, None, *limit).await.map_err(failed)?;
+            let lines = view::sessions(db, None, *limit).await.map_err(|e| trouble(&e))?;
             out.data(&lines, |l, style| print::sessions(l, now, style))
         }
         MarketCommand::Sessions(SessionsCommand::Show { id }) => {
-            let mut found = view::sessions(db, Some(*id), 1).await.map_err(failed)?;
+            let mut found = view::sessions(db, Some(*id), 1).await.map_err(|e| trouble(&e))?;
             let Some(session) = found.pop() else {
                 return Err(ControlError::not_found("session", id.to_string(), []));
             };
-            let balances = view::balances(db, *id).await.map_err(failed)?;
+            let balances = view::balances(db, *id).await.map_err(|e| trouble(&e))?;
             let both = serde_json::json!({ "session": session, "balances": balances });
             out.data(&both, |_, style| print::session(&session, &balances, now, style))
         }
         MarketCommand::Matrix { series, matrix_type } => {
-            let grid = view::matrix(db, series.as_deref(), matrix_type).await.map_err(failed)?;
+            let grid =
+                view::matrix(db, series.as_deref(), matrix_type).await.map_err(|e| trouble(&e))?;
             if let (None, Some(series)) = (&grid, series) {
                 let known = std::iter::once("cycle".to_owned());
                 let known: Vec<String> = known.chain(lengths.iter().map(|l| l.exact())).collect();
@@ -189,7 +192,7 @@ pub(crate) async fn show(
                 Some(label) => vec![label.exact()],
                 None => lengths.iter().map(|l| l.exact()).collect(),
             };
-            let lines = view::moods(db, &labels, *limit).await.map_err(failed)?;
+            let lines = view::moods(db, &labels, *limit).await.map_err(|e| trouble(&e))?;
             out.data(&lines, |l, style| print::moods(l, style))
         }
         other => Err(ControlError::internal(format!("{other:?} does not only read"))),
@@ -197,7 +200,7 @@ pub(crate) async fn show(
 }
 
 async fn packs(scope: Option<&str>, db: &Database, now: Time, out: &mut Out) -> Result<()> {
-    let mut lines = view::packs(db).await.map_err(failed)?;
+    let mut lines = view::packs(db).await.map_err(|e| trouble(&e))?;
     let Some(scope) = scope else {
         return out.data(&lines, |l, style| print::packs(l, now, style));
     };
@@ -210,7 +213,7 @@ async fn packs(scope: Option<&str>, db: &Database, now: Time, out: &mut Out) -> 
 }
 
 async fn flag(schema: &str, open: bool, place: &Place, out: &mut Out) -> Result<()> {
-    let known = view::flags(place.db()).await.map_err(failed)?;
+    let known = view::flags(place.db()).await.map_err(|e| trouble(&e))?;
     if !known.iter().any(|f| f.schema == schema) {
         let known = known.iter().map(|f| f.schema.as_str());
         return Err(ControlError::not_found("schema", schema.to_owned(), known));
@@ -221,7 +224,7 @@ async fn flag(schema: &str, open: bool, place: &Place, out: &mut Out) -> Result<
     } else {
         ops::close_flag(db, schema, now).await
     };
-    set.map_err(failed)?;
+    set.map_err(|e| trouble(&e))?;
     let answer = serde_json::json!({ "schema": schema, "open": open });
     out.data(&answer, |_, _| {
         format!("schema {schema} is marked {}\n", if open { "open" } else { "closed" })
@@ -242,9 +245,4 @@ fn unknown_window(
     };
     let name = format!("{symbol} {label}{at}");
     ControlError::NotFound { what: "window".to_owned(), name, suggestion }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "`map_err` gives it by value")]
-fn failed(error: DbError) -> ControlError {
-    trouble(&error)
 }

@@ -1,6 +1,7 @@
 //! Where a command of the market works: beside a node that runs, or alone.
 
-use watchbell_api::{Control, ControlError, HttpControl, discovery};
+use watchbell_api::{Control, ControlError, HttpControl, RunOptions, RunRequest, discovery};
+use watchbell_core::lifecycle::State;
 use watchbell_core::{BoxFuture, Millis, Time, WorkerName};
 use watchbell_db::Database;
 use watchbell_market::ops::Outside;
@@ -9,6 +10,7 @@ use watchbell_market::view::Feed;
 use super::Result;
 use crate::compose;
 use crate::config::Config;
+use crate::demo::Marker;
 use crate::installation::{self, Held, trouble};
 use crate::local::LocalControl;
 
@@ -18,6 +20,8 @@ pub(crate) struct Place {
     db: Database,
     market: watchbell_market::Config,
     now: Time,
+    /// The market is a demonstration's, which has a venue only while it runs.
+    demonstrated: bool,
     _held: Option<Held>,
 }
 
@@ -31,11 +35,12 @@ enum Who {
 impl Place {
     /// Finds the node of the data directory, or opens its store; to itself where it `writes`.
     pub(crate) async fn find(config: Config, writes: bool) -> Result<Self> {
+        let demonstrated = Marker::read(&config.data_dir)?.is_some();
         let market = compose::market_and_account(&config);
         if let Some(node) = discovery::connect(&config.data_dir, crate::PROBE).await {
             let db = installation::open_beside(&config).await?;
             let now = node.node().await?.now;
-            return Ok(Self { who: Who::Node(node), db, market, now, _held: None });
+            return Ok(Self { who: Who::Node(node), db, market, now, demonstrated, _held: None });
         }
         let held = if writes && config.data_dir.exists() {
             Some(installation::hold(&config.data_dir)?)
@@ -46,7 +51,8 @@ impl Place {
         let elsewhere = held.is_none() && installation::in_use(&config.data_dir);
         let control = compose::offline(config, elsewhere).await?;
         let (db, now) = (control.db().clone(), control.node().await?.now);
-        Ok(Self { who: Who::Alone(Box::new(control)), db, market, now, _held: held })
+        let who = Who::Alone(Box::new(control));
+        Ok(Self { who, db, market, now, demonstrated, _held: held })
     }
 
     /// Closes what was opened.
@@ -110,7 +116,7 @@ impl Outside for Place {
             let Who::Node(node) = &self.who else {
                 return Err("no node serves its API here".to_owned());
             };
-            let ready = node.ready().await.map_err(|e| e.reason().text)?;
+            let ready = node.ready().await.map_err(|e| sentence(&e))?;
             let bad = ready.checks.iter().find(|c| !c.ok);
             match bad {
                 None => Ok("the node's API answers, and it is ready".to_owned()),
@@ -119,18 +125,33 @@ impl Outside for Place {
         })
     }
 
+    fn has_venue(&self) -> bool {
+        !self.demonstrated || matches!(self.who, Who::Node(_))
+    }
+
     fn rehearse<'a>(
         &'a self,
         worker: &'a str,
     ) -> BoxFuture<'a, Option<std::result::Result<serde_json::Value, String>>> {
         Box::pin(async move {
-            let options = watchbell_api::RunOptions { dry_run: true, force: false, window: None };
-            let request = watchbell_api::RunRequest { worker: WorkerName::from(worker), options };
-            match self.control().run(request).await {
-                Ok(report) => Some(Ok(report.summary)),
-                Err(ControlError::NotFound { .. }) => None,
-                Err(e) => Some(Err(e.reason().text)),
+            let name = WorkerName::from(worker);
+            match self.control().worker(name.clone()).await {
+                // Such as one that needs the key of an account, where none is configured.
+                Ok(known) if known.line.record.state == State::Unavailable => return None,
+                Ok(_) => {}
+                Err(ControlError::NotFound { .. }) => return None,
+                Err(e) => return Some(Err(sentence(&e))),
             }
+            let options = RunOptions { dry_run: true, force: false, window: None };
+            let report = self.control().run(RunRequest { worker: name, options }).await;
+            Some(report.map(|report| report.summary).map_err(|e| sentence(&e)))
         })
     }
+}
+
+/// An error and its causes in one sentence.
+fn sentence(error: &ControlError) -> String {
+    let reason = error.reason();
+    let causes = reason.causes.iter().map(String::as_str);
+    std::iter::once(reason.text.as_str()).chain(causes).collect::<Vec<_>>().join(": ")
 }

@@ -7,7 +7,8 @@ use watchbell_market::ops::{self, Level, Pack, SMOKES};
 
 use super::args::SmokeArgs;
 use super::place::Place;
-use super::{Result, failed, print};
+use super::{Result, print};
+use crate::installation::trouble;
 
 /// Scope of a pack with all smokes.
 const ALL: &str = "smoke";
@@ -20,7 +21,7 @@ pub(super) async fn run(args: &SmokeArgs, place: &Place, out: &mut Out) -> Resul
     for name in names {
         let found =
             ops::smoke(name, place.db(), place.market(), place, place.now(), args.dry_run).await;
-        items.extend(found.map_err(failed)?.unwrap_or_default());
+        items.extend(found.map_err(|e| trouble(&e))?.unwrap_or_default());
     }
     let pack = Pack::new(scope, place.now(), items);
     if !args.dry_run {

@@ -471,6 +471,9 @@ impl Outside for Nobody {
     fn api(&self) -> BoxFuture<'_, std::result::Result<String, String>> {
         Box::pin(async { Err("no node serves its API here".to_owned()) })
     }
+    fn has_venue(&self) -> bool {
+        true
+    }
     fn rehearse<'a>(
         &'a self,
         _worker: &'a str,

@@ -72,7 +72,28 @@ fn the_market_is_shown_and_checked_beside_a_node_and_without_one() {
             let packs = home.run(["market", "packs"]).ok().out;
             assert!(packs.contains("\nsmoke "), "{where_}: {packs}");
         };
+        // Each change is a job, whoever carries it out; afterwards all is as it was.
+        let steer = |id: &str| {
+            let said = home.run(["market", "universe", "disable", "DOGEUSDT"]).ok().out;
+            assert!(said.starts_with("universe.disable done as job "), "{said}");
+            let listed = home.run(["market", "universe"]).ok().out;
+            assert!(listed.contains("7 symbols, 6 enabled"), "{listed}");
+            home.run(["market", "universe", "enable", "DOGEUSDT"]).ok();
+            let unknown = home.run(["market", "universe", "disable", "NOSUCHUSDT"]);
+            assert_eq!(unknown.code(), 1, "{unknown:#?}");
+            assert!(unknown.err.contains("NOSUCHUSDT"), "{unknown:#?}");
+            let open = ["market", "sessions", "open", "--owner", "ada", "--balance", "USDT=1000"];
+            home.run(open).ok();
+            let shown = home.run(["market", "sessions", "show", id]).ok().out;
+            assert!(shown.contains("OPEN") && shown.contains("1000"), "{shown}");
+            home.run(["market", "sessions", "close", id]).ok();
+            let shown = home.run(["market", "sessions", "show", id]).ok().out;
+            assert!(shown.contains("CLOSED"), "{shown}");
+            let core = home.run(["smoke", "run", "cin-core", "--json"]);
+            assert!(evidence(&core, "cin-core:balances").starts_with("ok "), "{core:#?}");
+        };
         look("without a node");
+        steer("1");
         let before = home.run(["smoke", "run", "universe", "--dry-run", "--json"]).ok().json();
         assert_eq!(before["scope"], "smoke:universe");
         let packs = home.run(["market", "packs", "--json"]).ok().json();
@@ -82,6 +103,7 @@ fn the_market_is_shown_and_checked_beside_a_node_and_without_one() {
         let mut node = home.spawn([CONFIG, "demo", "--days", "1", "--http-port", "0"]);
         node.wait_for("the API answers at");
         look("beside a node");
+        steer("2");
         let flags = home.run(["market", "flags", "list"]).ok().out;
         assert!(flags.contains("wallet") && flags.contains("yes"), "{flags}");
         assert!(node.terminate().success());

@@ -133,6 +133,10 @@ fn unbalanced(
 /// One tick of the watcher, rehearsed.
 pub(super) async fn job(g: &Ground<'_>) -> Vec<Item> {
     let (key, name) = ("cin-job:tick", "trade watcher");
+    if !g.outside.has_venue() {
+        let said = "there is no venue to ask: the demonstration does not run";
+        return vec![g.item(key, name, Level::Warn, Value::Null, said)];
+    }
     vec![match g.outside.rehearse(WATCHER).await {
         None => {
             let said = format!("no rows yet: the worker {WATCHER} is not configured");

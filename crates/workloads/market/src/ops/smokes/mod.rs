@@ -53,8 +53,10 @@ const fn of(name: &'static str, about: &'static str) -> Smoke {
 pub trait Outside: Send + Sync {
     /// Whether a node serves its API: what it said, or why there is none.
     fn api(&self) -> BoxFuture<'_, Result<String, String>>;
+    /// Whether the venue can be asked from here; a demonstration that does not run has none.
+    fn has_venue(&self) -> bool;
     /// Rehearses one cycle of a worker, and writes nothing: its summary. `None` when no such worker
-    /// is configured.
+    /// is configured, or it cannot run here.
     fn rehearse<'a>(
         &'a self,
         worker: &'a str,

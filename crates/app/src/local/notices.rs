@@ -316,7 +316,7 @@ mod tests {
         let notice = of_pressure(pressure, Time(90_000)).unwrap();
         assert_eq!(
             notice.text,
-            "the store is slow (95 of 100 calls of the store took up to 812ms): for 90s workers \
+            "the store is slow (95 of 100 calls of the store took up to 812ms): for 1m30s workers \
              that run at an interval have done so 2 times less often, and opportunistic ones wait; \
              windows and jobs go on"
         );

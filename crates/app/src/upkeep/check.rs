@@ -24,19 +24,19 @@ const PROMISES: [(&str, &str); 13] = [
         "select w.window_label || ' ' || w.window_start from str_aux.windows w
          where not exists (
            select 1 from ops.windows o
-           where o.series = 'market-' || w.window_label and o.start_at = w.window_start
+           where o.series = 'window-sampler-' || w.window_label and o.start_at = w.window_start
              and o.version = w.version and o.state = 'complete'
          )",
     ),
     (
         "every complete window has a row for each symbol of its scope",
         "select o.series || ' ' || o.start_at from ops.windows o
-         where o.state = 'complete' and o.series like 'market-%'
+         where o.state = 'complete' and o.series like 'window-sampler-%'
            and json_array_length(o.scope) <> (
              select count(*) from str_aux.windows w
              join str_aux.window_stats s using (symbol, window_label, window_start, version)
              join str_aux.window_vectors v using (symbol, window_label, window_start, version)
-             where w.window_label = substr(o.series, 8) and w.window_start = o.start_at
+             where w.window_label = substr(o.series, 16) and w.window_start = o.start_at
                and w.version = o.version
            )",
     ),

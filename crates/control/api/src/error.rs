@@ -357,7 +357,7 @@ mod tests {
         for (asked, near) in [
             ("market-sink", Some("market-sync")),
             ("samplr", Some("sampler")),
-            ("market", Some("window-sampler-30m")),
+            ("market", Some("market-sync")),
             ("xyz", None),
             ("", None),
         ] {

@@ -278,11 +278,14 @@ impl MeaWorker {
             }
             return Ok((Origin::Session, in_order(&known)));
         }
-        let sql = "select asset, free_amt, locked_amt from market.wallet_balances_latest";
+        // As the wallet was at the window's end, so that the past stays computable.
+        let sql = "select w.asset, w.free_amt, w.locked_amt from market.wallet_balances w
+             where w.ts = (select max(n.ts) from market.wallet_balances n
+                           where n.asset = w.asset and n.ts <= $1)";
         let mut known = BTreeMap::new();
-        for row in self.db.query(sql, Vec::new()).await? {
+        for row in self.db.query(sql, values![at]).await? {
             let asset = row.shared_text(0)?;
-            let table = "market.wallet_balances_latest";
+            let table = "market.wallet_balances";
             let free = amount(row.text(1)?, "free amount", &asset, table)?;
             let locked = amount(row.text(2)?, "locked amount", &asset, table)?;
             known.insert(asset, free + locked);

@@ -79,7 +79,6 @@ create table settings.params (
   app                 {json} not null,
   updated_at          {i64}  not null
 );
-insert into settings.params values (1, 40000, 45, 90, 270, '{}', 0);
 
 -- Which symbols were in the universe at any time, and in which place: the scope of a window is what
 -- held at its start. Append-only.

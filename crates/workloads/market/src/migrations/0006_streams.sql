@@ -129,11 +129,6 @@ create table str_aux.streams (
 -- Points of a window whose price came from the trades of an empty bucket.
 alter table str_aux.window_stats add column trade_fill {i64} not null default 0;
 
--- Labels of which only candles are fetched: no whole number of cycles, or too short for a window.
--- Those of windows come with the configuration.
-insert into settings.windows (window_label, duration_ms, bins_default, display_order) values
-  ('1m', 60000, 256, 1), ('5m', 300000, 256, 2), ('15m', 900000, 128, 3)
-  on conflict do nothing;
 create view settings.v_windows as
   select window_label,
     duration_ms / case when duration_ms % 86400000 = 0 then 86400000

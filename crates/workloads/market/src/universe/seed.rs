@@ -51,16 +51,26 @@ async fn attempt(
         commit.push(cursor(&symbol.as_str().into(), history_from, now));
     }
     plan.write(&universe, By::Config, now, &mut commit).map_err(SeedError::Metadata)?;
-    for (i, length) in windows.iter().enumerate() {
+    let labels = CANDLES.into_iter().chain(windows.iter().map(|length| (*length, 128)));
+    for ((length, bins), place) in labels.zip(1_i64..) {
         commit.push(Statement::new(
             "insert into settings.windows (window_label, duration_ms, bins_default, display_order)
-             values ($1, $2, 128, $3) on conflict (window_label) do nothing",
-            values![length.exact(), *length, i as i64 + 1],
+             values ($1, $2, $3, $4) on conflict do nothing",
+            values![length.exact(), length, bins, place],
         ));
     }
+    commit.push(Statement::new(
+        "insert into settings.params values (1, 40000, 45, 90, 270, '{}', $1) on conflict do nothing",
+        values![now],
+    ));
     db.apply(commit.statements).await?;
     Ok(())
 }
+
+/// Labels of which only candles are fetched, with the bins of their histograms: no whole number of
+/// cycles, or too short for a window. Those of windows come with the configuration.
+const CANDLES: [(Millis, i64); 3] =
+    [(Millis::from_mins(1), 256), (Millis::from_mins(5), 256), (Millis::from_mins(15), 128)];
 
 /// Why the universe could not be seeded.
 #[derive(Debug, thiserror::Error)]

@@ -347,7 +347,7 @@ async fn balances_come_from_the_session_then_the_wallet_then_equal_parts() {
     assert!(worth.iter().all(|row| (number(&row[0]) - 1000.0).abs() < 1e-9));
 
     w.apply(
-        "insert into market.wallet_balances_latest (asset, ts, free_amt, locked_amt)
+        "insert into market.wallet_balances (asset, ts, free_amt, locked_amt)
          values ('BTC', 0, '1.5', '0.5')",
         vec![],
     )
@@ -417,7 +417,7 @@ async fn balances_come_from_the_session_then_the_wallet_then_equal_parts() {
     let again = w.version("matrices-1h", hour(3), 2).await.unwrap();
     assert_eq!(again.summary["opening"], opening.rfc3339());
     // A broken amount names itself.
-    w.apply("update market.wallet_balances_latest set free_amt = 'much'", vec![]).await;
+    w.apply("update market.wallet_balances set free_amt = 'much'", vec![]).await;
     let fault = w.version("mea-1h", hour(2), 2).await.unwrap_err();
     assert!(fault.to_string().contains("the free amount of BTC is stored as `much`"), "{fault}");
 }

@@ -235,12 +235,12 @@ pub(crate) async fn changes_24h(
     end: Time,
 ) -> Result<Vec<Option<Frac>>, DbError> {
     let (last, first) = (end - MINUTE, end - MINUTE - DAY);
+    // `cross join`: symbol by symbol, never through all candles, whatever the planner knows of sizes.
     let rows = db
         .query(
             "select u.symbol, k.open_time, k.close
-             from settings.coin_universe u
-             join ingest.kline_raw k
-               on k.symbol = u.symbol and k.interval_label = $1 and k.open_time in ($2, $3)",
+             from settings.coin_universe u cross join ingest.kline_raw k
+             where k.symbol = u.symbol and k.interval_label = $1 and k.open_time in ($2, $3)",
             values![BASE, last, first],
         )
         .await?;
@@ -301,8 +301,8 @@ pub(crate) async fn opening(
         let rows = db
             .query(
                 "select u.symbol, k.open_time, k.close
-                 from settings.coin_universe u
-                 join ingest.kline_raw k on k.symbol = u.symbol and k.interval_label = $1
+                 from settings.coin_universe u cross join ingest.kline_raw k
+                 where k.symbol = u.symbol and k.interval_label = $1
                    and k.open_time = (
                      select min(m.open_time) from ingest.kline_raw m
                      where m.symbol = u.symbol and m.interval_label = $1

@@ -86,9 +86,8 @@ pub(crate) async fn last_prices(
     let rows = db
         .query(
             "select u.symbol, w.last_price, w.version
-             from settings.coin_universe u
-             join str_aux.window_stats w
-               on w.symbol = u.symbol and w.window_label = $1 and w.window_start = $2
+             from settings.coin_universe u cross join str_aux.window_stats w
+             where w.symbol = u.symbol and w.window_label = $1 and w.window_start = $2
              order by u.sort_order is null, u.sort_order, u.symbol /*pg*/ collate \"C\" /*end*/",
             values![label, start],
         )

@@ -212,9 +212,9 @@ impl MeaWorker {
         let rows = self
             .db
             .query(
-                "select u.symbol, v.vec from settings.coin_universe u
-                 join str_aux.window_vectors v
-                   on v.symbol = u.symbol and v.window_label = $1 and v.window_start = $2
+                "select u.symbol, v.vec
+                 from settings.coin_universe u cross join str_aux.window_vectors v
+                 where v.symbol = u.symbol and v.window_label = $1 and v.window_start = $2
                  order by v.version",
                 values![Arc::clone(label), start],
             )

@@ -2,7 +2,7 @@
 //! what it came to. Spec: section 8.
 //!
 //! A session's ledger is a function of its opening and its moves in the order of their instants
-//! ([`fifo`]): whenever a trade arrives, in whatever order, the same rows come out. Each change of a
+//! (`fifo`): whenever a trade arrives, in whatever order, the same rows come out. Each change of a
 //! session is one commit that is refused if the session has changed since it was read.
 //!
 //! * [`CIN_IMPORT_MOVES`] books the account's trades into all open sessions.

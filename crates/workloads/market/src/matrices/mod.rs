@@ -19,7 +19,7 @@
 //! midnight in UTC; its prices are stored when they are first met (`matrices.openings`), and later
 //! corrections of candles do not reach them.
 //!
-//! [`cells`] and [`tiers`] are pure; [`slice`] makes hashes and rows of them.
+//! [`cells`] and [`tiers`] are pure; [`mod@slice`] makes hashes and rows of them.
 
 pub mod cells;
 mod grid;

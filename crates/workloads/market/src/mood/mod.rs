@@ -3,7 +3,7 @@
 //!
 //! [`formula`] makes a mood of three numbers, [`state`] says what is published of a window (a stable
 //! mood, the last stable one again, the neutral one), [`matrix`] reads the matrices' side of it: all
-//! three are pure. [`inputs`] reads what a window's mood is made of, and it is stored rows alone, so a
+//! three are pure. `inputs` reads what a window's mood is made of, and it is stored rows alone, so a
 //! mood can be computed again at any time with the same hashes.
 
 pub mod formula;

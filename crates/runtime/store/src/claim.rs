@@ -94,11 +94,8 @@ pub(crate) async fn claim(db: &Database, request: ClaimRequest) -> Result<Claim>
         };
         let attempt = prepare(&request, event, expired);
         let list = attempt.parts.iter().map(|(_, s)| s.clone()).collect();
-        let applied = if may_be_lost(db, &request.target) {
-            db.apply_unsynced(list).await
-        } else {
-            db.apply(list).await
-        };
+        let applied =
+            if may_be_lost(db) { db.apply_unsynced(list).await } else { db.apply(list).await };
         let index = match applied {
             Ok(applied) => return granted(&request, attempt, &applied),
             Err(DbError::Unmet { index, .. } | DbError::Constraint { index, .. }) => index,
@@ -119,14 +116,14 @@ pub(crate) async fn claim(db: &Database, request: ClaimRequest) -> Result<Claim>
     Err(unsettled(&request.worker))
 }
 
-/// Whether a claim need not wait for the disk. Whatever is published under it makes it durable too,
-/// so a machine that loses its power loses it only together with everything that came of it, and
-/// the next boot finds the window, the event or the due instant as it was before.
+/// Whether a claim need not wait for the disk: in a file. Whatever is published under it makes it
+/// durable too, so a machine that loses its power loses it only together with everything that came of
+/// it, and the next boot finds the window, the event or the due instant as it was before.
 ///
-/// A server may crash while the node lives on. Windows and events are then claimed again, and what
-/// ran under the lost claim is refused; but a due instant would be missing from the ledger.
-fn may_be_lost(db: &Database, target: &Target) -> bool {
-    matches!(target, Target::Window { .. } | Target::Event) || !is_shared(db)
+/// A server may crash while the node lives on. The next claim would then get the numbers of the lost
+/// one, of cycle and token, and the refusal of the first holder would be taken for its successor's.
+const fn may_be_lost(db: &Database) -> bool {
+    !is_shared(db)
 }
 
 fn unsettled(worker: &WorkerName) -> StoreError {

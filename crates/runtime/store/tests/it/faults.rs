@@ -11,6 +11,7 @@ use watchbell_db::{Database, ServerOptions};
 use watchbell_store::LINE;
 use watchbell_testkit::{Cluster, postgres_is_wanted, registration, until};
 
+use crate::windows::{completed, target};
 use crate::{DOMAIN, NOW, TTL, done, row};
 
 const WORKERS: i64 = 4;
@@ -114,6 +115,50 @@ async fn a_lease_that_a_crash_undid_ends_no_job_of_another() {
         assert_eq!(left.i64(0).unwrap(), 0);
     }
     assert!(undone > 0, "no crash undid a lease: they wait for the disk after all");
+}
+
+/// A window's claim waits for the disk of a server, which may crash while the node lives on: what
+/// was claimed is still claimed after it, by the same cycle and under the same token.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_window_that_was_claimed_stays_so_when_the_server_crashes() {
+    if !postgres_is_wanted() {
+        return;
+    }
+    let cluster = Arc::new(blocking(Cluster::start).await);
+    let url = cluster.url(&cluster.create_database());
+    let db = Database::connect(&ServerOptions::new(url)).await.unwrap();
+    db.migrate(&[LINE, DOMAIN], NOW).await.unwrap();
+    let store = crate::store(&db).await;
+    store.register(&[registration("bell")], NOW).await.unwrap();
+    for n in 0..4 {
+        let ask = |session: &str| watchbell_core::port::ClaimRequest {
+            worker: "bell".into(),
+            session: session.into(),
+            now: NOW,
+            ttl: TTL,
+            target: target(n, 1),
+            passed: vec![],
+        };
+        let Claim::Granted(mine) = insist(|| store.claim(ask("one"))).await.unwrap() else {
+            panic!("window {n} is free");
+        };
+        let server = Arc::clone(&cluster);
+        blocking(move || {
+            server.stop_immediate();
+            server.start_again();
+        })
+        .await;
+        let asked = insist(|| store.claim(ask("two"))).await.unwrap();
+        assert!(
+            matches!(&asked, Claim::Held { owner, .. } if owner.as_str() == "one"),
+            "window {n}: {asked:?}"
+        );
+        let mut publication = completed(&mine, NOW);
+        publication.commit = Commit::new().with(row(n, "one"));
+        store.publish(publication).await.unwrap();
+        let rows = db.query_one("select count(*) from market.rows", vec![]).await.unwrap();
+        assert_eq!(rows.i64(0).unwrap(), n + 1);
+    }
 }
 
 /// What has ended leaves the hot table, and beside a transaction that stays open, which keeps every

@@ -18,13 +18,13 @@ fn series() -> SeriesName {
     SeriesName::from("window-sampler-30m")
 }
 
-fn target(n: i64, version: i64) -> Target {
+pub(crate) fn target(n: i64, version: i64) -> Target {
     let start = NOW + LENGTH * n;
     let scope = vec!["BTCUSDT".to_owned(), format!("KEY{n}")];
     Target::Window { series: series(), start, end: start + LENGTH, version, scope }
 }
 
-fn completed(grant: &Grant, now: Time) -> Publication {
+pub(crate) fn completed(grant: &Grant, now: Time) -> Publication {
     let mut p = done("bell", grant, now);
     p.end.as_mut().expect("an end").window = Some(WindowHashes {
         inputs: "in".to_owned(),

@@ -61,7 +61,7 @@ async fn store(w: &World, start: Time, of: &[(&str, f64, &str, &str)]) {
 
 /// The mood of the window at `start`: coefficient, class, tier and state, and why it is a fallback.
 async fn mood_of(w: &World, start: Time) -> (f64, String, String, String) {
-    let done = w.window_of(MOOD, HALF, start).await.unwrap();
+    let done = w.version(MOOD, start, 1).await.unwrap();
     let m = &done.summary["mood"];
     let state = done.window.unwrap().source;
     let reason = done.summary["reason"].as_str().unwrap_or_default();
@@ -172,7 +172,7 @@ async fn usdt_pairs_come_first_and_no_more_than_the_limit() {
     watchbell_market::seed(&w.db, &symbols.map(str::to_owned), &[HALF], NOW, NOW).await.unwrap();
     let start = NOW + HALF;
     store(&w, start, &symbols.map(|s| (s, 0.0, "0", "0"))).await;
-    w.window_of(MOOD, HALF, start).await.unwrap();
+    w.version(MOOD, start, 1).await.unwrap();
     let newest = mood::moods(&w.db).await.unwrap().labels.remove(0);
     assert_eq!(newest.payload["symbols"], json!(["ETHUSDT", "BTCUSDT"]));
     assert_eq!(newest.payload["perSymbol"]["USDT"]["ETH"]["id"], "Ea0");
@@ -199,7 +199,7 @@ async fn the_matrices_have_their_say_and_do_not_alter_the_coefficient() {
         ));
     }
     w.db.apply(commit).await.unwrap();
-    w.window_of(MOOD, HALF, start).await.unwrap();
+    w.version(MOOD, start, 1).await.unwrap();
     let newest = mood::moods(&w.db).await.unwrap().labels.remove(0);
     let matrix = &newest.payload["matrix"];
     let labels: Vec<_> =
@@ -225,7 +225,7 @@ async fn both_engines_make_the_same_moods_and_a_second_look_finds_them_again() {
         let (mut hashes, mut starts) = (Vec::new(), Vec::new());
         for i in 0..4 {
             let start = NOW - Millis::from_hours(2) + HALF * i;
-            let done = w.window_of(MOOD, HALF, start).await.unwrap();
+            let done = w.version(MOOD, start, 1).await.unwrap();
             assert_eq!(done.summary["contributing"], 3);
             hashes.push(done.window.unwrap());
             starts.push(start);
@@ -253,7 +253,7 @@ async fn a_change_of_the_universe_is_a_new_look_at_the_newest_window() {
     for engine in engines() {
         let w = world(engine).await;
         for i in 0..4 {
-            w.window_of(MOOD, HALF, NOW - Millis::from_hours(2) + HALF * i).await.unwrap();
+            w.version(MOOD, NOW - Millis::from_hours(2) + HALF * i, 1).await.unwrap();
         }
         let moods = "select count(*) from mea_dynamics.moods";
         assert_eq!(w.count(moods).await, 4);

@@ -316,20 +316,7 @@ impl World {
         self.worker(name).scope(start).await.unwrap()
     }
 
-    /// The window of the series `name` that begins at `start`, whatever its inputs.
-    pub(crate) async fn window_of(
-        &self,
-        name: &str,
-        length: Millis,
-        start: Time,
-    ) -> Result<Done, Fault> {
-        let scope = self.scope(name, start).await;
-        let end = start + length;
-        let cause = Cause::Window { series: name.into(), start, end, version: 1 };
-        self.run(self.worker(name), cause, CycleInput::Scope(scope)).await
-    }
-
-    /// The same, computed and not published.
+    /// A window of the series `name`, computed and not published.
     pub(crate) async fn rehearse(&self, name: &str, length: Millis, start: Time) -> Done {
         let worker = self.worker(name);
         let cause = Cause::Window { series: name.into(), start, end: start + length, version: 1 };
@@ -384,22 +371,17 @@ impl World {
 
     /// The one window of `length` at `start`.
     pub(crate) async fn window(&self, length: Millis, start: Time) -> Result<Done, Fault> {
-        let end = start + length;
-        let name = watchbell_market::series_name(length);
-        let worker = self.worker(&name);
-        let scope = worker.scope(start).await.unwrap();
-        let cause = Cause::Window { series: name.as_str().into(), start, end, version: 1 };
-        self.run(worker, cause, CycleInput::Scope(scope)).await
+        self.version(&watchbell_market::series_name(length), start, 1).await
     }
 
-    /// One version of a window of a series.
+    /// One version of a window of a series, whatever its inputs.
     pub(crate) async fn version(
         &self,
         series: &str,
         start: Time,
         version: i64,
     ) -> Result<Done, Fault> {
-        let worker = self.workers.iter().find(|w| w.define().name.as_ref() == series).unwrap();
+        let worker = self.worker(series);
         let Trigger::Window(WindowSpec { length, .. }) = worker.define().trigger else {
             panic!("{series} has no windows");
         };

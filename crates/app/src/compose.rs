@@ -230,103 +230,123 @@ pub(crate) struct Run {
 /// The setting that says so in the store itself, so that a copy of the file knows it too.
 pub(crate) const SIMULATED: &str = "simulated-market";
 
-/// Opens the installation and starts its node. On an error nothing is left running.
-pub(crate) async fn start(config: &Config, run: Run) -> Result<Running, ControlError> {
-    let Run { clock, only_timed, history_from, simulated, force } = run;
-    let now = clock.now();
+/// An installation that is open and has no node yet. Dropped, it leaves nothing behind.
+pub(crate) struct Ready<'a> {
+    config: &'a Config,
+    run: Run,
+    held: Held,
+    opened: Opened,
+    now: Time,
+}
+
+/// Opens the installation, and waits for its store as long as it takes.
+pub(crate) async fn open(config: &Config, run: Run) -> Result<Ready<'_>, ControlError> {
+    let now = run.clock.now();
     let held = installation::hold(&config.data_dir)?;
-    let opened = installation::open_patiently(config, &clock).await?;
-    let now = clock.now().max(now);
-    refuse_half(config, &opened, force).await?;
-    same_market(&*opened.store, simulated, config, now).await?;
-    let market = &config.market;
-    watchbell_market::seed(&opened.db, &market.symbols, &market.windows, history_from, now)
-        .await
-        .map_err(|e| ControlError::invalid(watchbell_core::chain(&e)))?;
-    let log = CallLog::default();
-    let client = client(config, &clock, &log)?;
-    restore_ban(&*opened.store, &client, now).await?;
-    let workers = workers(config, &opened.store, &opened.db, &client, &clock, log)?;
-    end_forgotten(config, &clock).await?;
-    let timed = |name: &WorkerName| {
-        let def = workers.iter().find(|(d, _)| d.name == *name);
-        def.is_some_and(|(d, _)| {
-            matches!(d.trigger, Trigger::Every { .. } | Trigger::Cron(_) | Trigger::Window(_))
-        })
-    };
-    let profile: BTreeSet<WorkerName> =
-        config.profile.workers.iter().filter(|n| !only_timed || timed(n)).cloned().collect();
-    let mut options = options(config);
-    options.profile = Some(profile);
-    let bind = http_address(config)?;
-    options.api = bind.map(|bind| format!("http://{bind}"));
-    let session = session(now);
-    let node = Node::start(
-        Arc::clone(&opened.store),
-        clock.clone(),
-        session.clone(),
-        workers.clone(),
-        options.clone(),
-    )
-    .await
-    .map_err(|e| ControlError::unavailable(watchbell_core::chain(&e)))?;
-    if let Some(what) = taken_back(&node.recovered) {
-        tracing::warn!("the last run ended without a stop: {what} were taken back");
-    }
-    for (worker, need) in &node.softened {
-        tracing::warn!("{worker} needs {need}, which the profile leaves out: it starts without");
-    }
-    for path in &node.reconciled.missing {
-        if options.exclusive {
-            tracing::error!("the files of artifact {path} are gone: publish it again");
-        } else {
-            tracing::debug!("the files of artifact {path} are not on this node");
-        }
-    }
-    let boot = Boot {
-        session: &session.id,
-        version: &session.app_version,
-        recovered: taken_back(&node.recovered),
-        profile: &config.profile.name,
-    };
-    if let Err(e) = ops::booted(&opened.db, &boot, now).await {
-        node.shutdown("could not note its boot")
+    let opened = installation::open_patiently(config, &run.clock).await?;
+    let now = run.clock.now().max(now);
+    refuse_half(config, &opened, run.force).await?;
+    Ok(Ready { config, run, held, opened, now })
+}
+
+impl Ready<'_> {
+    /// Starts the node. Once begun this goes on to its end, for a node that has started has to be
+    /// stopped in order. On an error nothing is left running.
+    pub(crate) async fn start(self) -> Result<Running, ControlError> {
+        let Ready { config, run, held, opened, now } = self;
+        let Run { clock, only_timed, history_from, simulated, force: _ } = run;
+        same_market(&*opened.store, simulated, config, now).await?;
+        let market = &config.market;
+        watchbell_market::seed(&opened.db, &market.symbols, &market.windows, history_from, now)
             .await
-            .map_err(|e| ControlError::unavailable(watchbell_core::chain(&e)))?;
-        return Err(installation::trouble(&e));
+            .map_err(|e| ControlError::invalid(watchbell_core::chain(&e)))?;
+        let log = CallLog::default();
+        let client = client(config, &clock, &log)?;
+        restore_ban(&*opened.store, &client, now).await?;
+        let workers = workers(config, &opened.store, &opened.db, &client, &clock, log)?;
+        end_forgotten(config, &clock).await?;
+        let timed = |name: &WorkerName| {
+            let def = workers.iter().find(|(d, _)| d.name == *name);
+            def.is_some_and(|(d, _)| {
+                matches!(d.trigger, Trigger::Every { .. } | Trigger::Cron(_) | Trigger::Window(_))
+            })
+        };
+        let profile: BTreeSet<WorkerName> =
+            config.profile.workers.iter().filter(|n| !only_timed || timed(n)).cloned().collect();
+        let mut options = options(config);
+        options.profile = Some(profile);
+        let bind = http_address(config)?;
+        options.api = bind.map(|bind| format!("http://{bind}"));
+        let session = session(now);
+        let node = Node::start(
+            Arc::clone(&opened.store),
+            clock.clone(),
+            session.clone(),
+            workers.clone(),
+            options.clone(),
+        )
+        .await
+        .map_err(|e| ControlError::unavailable(watchbell_core::chain(&e)))?;
+        if let Some(what) = taken_back(&node.recovered) {
+            tracing::warn!("the last run ended without a stop: {what} were taken back");
+        }
+        for (worker, need) in &node.softened {
+            tracing::warn!(
+                "{worker} needs {need}, which the profile leaves out: it starts without"
+            );
+        }
+        for path in &node.reconciled.missing {
+            if options.exclusive {
+                tracing::error!("the files of artifact {path} are gone: publish it again");
+            } else {
+                tracing::debug!("the files of artifact {path} are not on this node");
+            }
+        }
+        let boot = Boot {
+            session: &session.id,
+            version: &session.app_version,
+            recovered: taken_back(&node.recovered),
+            profile: &config.profile.name,
+        };
+        if let Err(e) = ops::booted(&opened.db, &boot, now).await {
+            node.shutdown("could not note its boot")
+                .await
+                .map_err(|e| ControlError::unavailable(watchbell_core::chain(&e)))?;
+            return Err(installation::trouble(&e));
+        }
+        let parts = Parts {
+            store: Arc::clone(&opened.store),
+            db: opened.db.clone(),
+            clock: clock.clone(),
+            workers,
+            engine: Some(node.handle()),
+            softened: node.softened.clone(),
+            elsewhere: false,
+            session: Some(session.clone()),
+            data_dir: config.data_dir.clone(),
+            profile: Some(config.profile.name.clone()),
+            host: session.host.clone(),
+            venue: Some((client, config.venue.base_url.clone())),
+            options,
+        };
+        let mut running = Running {
+            node,
+            control: Arc::new(LocalControl::new(parts)),
+            opened,
+            session,
+            http: None,
+            held,
+            data_dir: config.data_dir.clone(),
+            clock,
+        };
+        if let Some(bind) = bind
+            && let Err(e) = running.serve(bind, config).await
+        {
+            running.stop("could not serve its API").await?;
+            return Err(e);
+        }
+        Ok(running)
     }
-    let parts = Parts {
-        store: Arc::clone(&opened.store),
-        db: opened.db.clone(),
-        clock: clock.clone(),
-        workers,
-        engine: Some(node.handle()),
-        softened: node.softened.clone(),
-        elsewhere: false,
-        session: Some(session.clone()),
-        data_dir: config.data_dir.clone(),
-        profile: Some(config.profile.name.clone()),
-        host: session.host.clone(),
-        venue: Some((client, config.venue.base_url.clone())),
-        options,
-    };
-    let mut running = Running {
-        node,
-        control: Arc::new(LocalControl::new(parts)),
-        opened,
-        session,
-        http: None,
-        held,
-        data_dir: config.data_dir.clone(),
-        clock,
-    };
-    if let Some(bind) = bind
-        && let Err(e) = running.serve(bind, config).await
-    {
-        running.stop("could not serve its API").await?;
-        return Err(e);
-    }
-    Ok(running)
 }
 
 /// What a boot that ended without a stop left behind, if one did.

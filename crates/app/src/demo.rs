@@ -218,7 +218,7 @@ pub(crate) async fn run(
     let run =
         Run { clock: clock_of_market, only_timed: false, history_from, simulated, force: false };
     let lengths = config.market.windows.clone();
-    let running = compose::start(&config, run).await?;
+    let running = compose::open(&config, run).await?.start().await?;
     let ended = show(args, &running, &clock, &lengths, target, span, &progress, out, signals).await;
     running.stop("demonstration stopped").await?;
     venue.shutdown().await;

@@ -169,10 +169,11 @@ async fn up(
         simulated: None,
         force: args.force,
     };
-    let running = tokio::select! {
-        started = compose::start(&config, run) => started?,
+    let ready = tokio::select! {
+        ready = compose::open(&config, run) => ready?,
         () = signals.stop() => return Ok(Exit::Ok),
     };
+    let running = ready.start().await?;
     if mode == UpMode::RunAll {
         let universe = watchbell_market::view::universe(&running.opened.db).await;
         match universe.map(|all| all.iter().filter(|u| u.enabled).count()) {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// Which crates of ours each one may depend on; in tests also those after `|`.
-const ARROWS: [(&str, &str); 14] = [
+const ARROWS: [(&str, &str); 15] = [
     ("core", ""),
     ("clock", "core"),
     ("db", "clock core | testkit"),
@@ -18,6 +18,7 @@ const ARROWS: [(&str, &str); 14] = [
     ("cli", "api clock core"),
     ("venues", "clock core"),
     ("market", "clock core db venues | store testkit"),
+    ("scan", "clock core db venues | store testkit"),
     ("bench", "*"),
     ("app", "*"),
 ];

@@ -5,6 +5,7 @@
 //!   and refuses a page in which anything is wrong rather than pass half of it on.
 //! * [`sim`]: the venue simulator. It serves recorded candles under the venue's own rules of range,
 //!   weight and error, with faults by script, so that every failure of the client has a test.
+//! * [`native`]: what a scan reads from the exchanges themselves, in types that an aggregator cannot have.
 //! * [`http`]: how the HTTP client is built, in one place.
 //!
 //! Every client takes a [`watchbell_clock::Clock`] and a base URL. With a virtual clock and a simulator
@@ -12,4 +13,5 @@
 
 pub mod binance;
 pub mod http;
+pub mod native;
 pub mod sim;

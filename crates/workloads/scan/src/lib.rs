@@ -1,0 +1,7 @@
+//! Signal scans over the markets of a few exchanges.
+//!
+//! A scan reads bars and books of a universe of symbols ([`input`]), scores each against the others,
+//! and lets those pass that meet every gate; what it publishes tells of every symbol why. The
+//! computation is a pure function of what was read and of the instant.
+
+pub mod input;

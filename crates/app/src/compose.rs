@@ -12,7 +12,7 @@ use watchbell_core::port::{self, SessionRecord, Store};
 use watchbell_core::{Definition, SessionId, Time, Trigger, Worker, WorkerName};
 use watchbell_db::Database;
 use watchbell_engine::health::{HealthScan, Housekeeping};
-use watchbell_engine::{Node, Options};
+use watchbell_engine::{Artifacts, Node, Options};
 use watchbell_exec::{ExecWorker, Programs, Reaper};
 use watchbell_market::CallLog;
 use watchbell_market::ops::{self, Boot};
@@ -153,7 +153,8 @@ pub(crate) fn workers(
         events: config.retention.events,
         jobs: config.retention.jobs,
     };
-    let housekeeping = Housekeeping::new(Arc::clone(store), keep)
+    let artifacts = Artifacts::new(options(config).artifacts);
+    let housekeeping = Housekeeping::new(Arc::clone(store), artifacts, keep)
         .map_err(|e| ControlError::internal(e.to_string()))?;
     all.push(Arc::new(housekeeping));
     let every = config.node.health_scan;

@@ -16,7 +16,7 @@ mod windows;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use watchbell_api::{
     ActRequest, Action, BackfillReport, BackfillRequest, Control, ControlError, EmitRequest,
@@ -38,7 +38,7 @@ use watchbell_core::{
     Token, Trigger, WindowSpec, Worker, WorkerName, freshness,
 };
 use watchbell_db::Database;
-use watchbell_engine::{Handle, Options, Unit, WorkerView, registration};
+use watchbell_engine::{Handle, Options, Signals, Unit, WorkerView, registration};
 use watchbell_venues::binance::BinanceClient;
 
 use crate::installation::trouble;
@@ -87,6 +87,8 @@ pub(crate) struct LocalControl {
     options: Options,
     /// Cycles run without a node: each is a boot of its own.
     runs: AtomicU64,
+    /// The newest of them, while it runs and after.
+    alone: Mutex<Option<(WorkerName, Arc<Signals>)>>,
 }
 
 /// All workers at one moment: what is stored, with what the node knows laid over it.
@@ -127,6 +129,7 @@ impl LocalControl {
             venue: parts.venue,
             options: parts.options,
             runs: AtomicU64::new(0),
+            alone: Mutex::new(None),
         }
     }
 

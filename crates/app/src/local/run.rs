@@ -1,7 +1,7 @@
 //! One cycle on an operator's command, and the same without writing.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use watchbell_api::{ControlError, Result, RunReport, RunRequest, WindowRef};
 use watchbell_clock::Clock;
@@ -9,7 +9,9 @@ use watchbell_core::gate::Gate;
 use watchbell_core::lifecycle::Desired;
 use watchbell_core::port::{CycleRecord, Outcome, Store};
 use watchbell_core::{Definition, Fault, SessionId, Time, Trigger, WorkerName, chain};
-use watchbell_engine::{Handle, Options, Ran, Rehearsal, Report, Unit, rehearse_once, run_once};
+use watchbell_engine::{
+    Handle, Options, Ran, Rehearsal, Report, Signals, Unit, rehearse_once, run_once,
+};
 
 use super::LocalControl;
 use crate::compose;
@@ -149,7 +151,10 @@ impl LocalControl {
             self.store.recover(&session.id, true, now).await?;
         }
         let (store, clock) = (Arc::clone(&self.store), self.clock.clone());
-        Ok(run_once(store, clock, session, unit, window, &self.options).await?)
+        let signals = Arc::<Signals>::default();
+        *self.alone.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((worker.clone(), Arc::clone(&signals)));
+        Ok(run_once(store, clock, session, unit, window, signals, &self.options).await?)
     }
 
     /// The row of a cycle that ended; a quiet one that published nothing has none.

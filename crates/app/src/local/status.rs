@@ -1,10 +1,11 @@
 //! How it is going: the lines of the workers, their schedules, and the whole picture.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
 use watchbell_api::{
-    DefinitionText, Result, ScheduleLine, Status, StoreAnswers, StoreInfo, VenueLine, WorkerDetail,
-    WorkerLine,
+    CycleProgress, DefinitionText, Result, ScheduleLine, Status, StoreAnswers, StoreInfo,
+    VenueLine, WorkerDetail, WorkerLine,
 };
 use watchbell_core::freshness::{self, Freshness};
 use watchbell_core::gate::Gate;
@@ -133,13 +134,22 @@ impl LocalControl {
             None => stored_freshness(record, picture.now),
         };
         let running = picture.views.get(&record.name).and_then(|v| v.running.first());
-        let progress = running.and_then(in_progress);
+        let said = running.and_then(in_progress);
+        let progress = running.and_then(|r| r.progress.clone());
+        let progress = progress.or_else(|| self.alone(&record.name));
         WorkerLine {
             health: freshness::health(record.state, record.consecutive_errors, freshness),
             freshness,
-            waiting: progress.or_else(|| self.gate(picture, record).map(|gate| gate.to_string())),
+            waiting: said.or_else(|| self.gate(picture, record).map(|gate| gate.to_string())),
             record: record.clone(),
+            progress: progress.map(|(percent, message)| CycleProgress { percent, message }),
         }
+    }
+
+    /// How far a cycle is that this process runs without a node.
+    fn alone(&self, worker: &WorkerName) -> Option<(f64, String)> {
+        let alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
+        alone.as_ref().filter(|(name, _)| name == worker)?.1.progress()
     }
 
     /// The first gate that a worker waits for. Of those that the last node left behind, only what

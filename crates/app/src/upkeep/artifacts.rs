@@ -110,6 +110,7 @@ mod tests {
             bytes: content.len() as i64,
             files: 1,
             published_at: Time(0),
+            expires_at: None,
         }
     }
 

@@ -28,7 +28,7 @@ pub use request::{
     Verdict, VerifyReport, VerifyRequest, WindowRef, job_action_word,
 };
 pub use status::{
-    DaemonLine, DaemonStatus, DaemonSummary, DefinitionText, JobDetail, Level, NodeInfo, Notice,
-    QueueLine, Readiness, ReadyCheck, ScheduleLine, Status, StoreAnswers, StoreInfo, VenueLine,
-    WindowPolicy, WorkerDetail, WorkerHealth, WorkerLine, WorkersHealth,
+    CycleProgress, DaemonLine, DaemonStatus, DaemonSummary, DefinitionText, JobDetail, Level,
+    NodeInfo, Notice, QueueLine, Readiness, ReadyCheck, ScheduleLine, Status, StoreAnswers,
+    StoreInfo, VenueLine, WindowPolicy, WorkerDetail, WorkerHealth, WorkerLine, WorkersHealth,
 };

@@ -105,6 +105,18 @@ pub struct WorkerLine {
     pub freshness: Freshness,
     /// The first gate that it waits for, in one sentence.
     pub waiting: Option<String>,
+    /// How far its running cycle is, where it says so.
+    #[serde(default)]
+    pub progress: Option<CycleProgress>,
+}
+
+/// How far a running cycle is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CycleProgress {
+    /// From 0 to 100.
+    pub percent: f64,
+    /// What it does, in a few words.
+    pub message: String,
 }
 
 impl WorkerLine {

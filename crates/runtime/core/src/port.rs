@@ -753,6 +753,8 @@ pub struct ArtifactRecord {
     pub files: i64,
     /// When.
     pub published_at: Time,
+    /// Until when it is kept, unless it is the newest of its name.
+    pub expires_at: Option<Time>,
 }
 
 /// How long finished history is kept.
@@ -769,7 +771,7 @@ pub struct Retention {
 }
 
 /// Rows deleted by [`Store::prune`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Pruned {
     /// Cycles.
     pub cycles: u64,
@@ -779,6 +781,8 @@ pub struct Pruned {
     pub events: u64,
     /// Jobs.
     pub jobs: u64,
+    /// Directories of artifacts, relative to the artifact root, whose records are gone.
+    pub artifacts: Vec<String>,
 }
 
 /// The runtime's store.

@@ -205,6 +205,11 @@ pub trait Host: Send + Sync {
     fn step(&self, commit: Commit) -> BoxFuture<'_, Result<(), StoreError>>;
     /// A fresh directory on the artifact file system, for files that [`Done::artifact`] publishes.
     fn stage(&self) -> Result<PathBuf, std::io::Error>;
+    /// Whether nothing of this cycle will be published: a dry run. A worker whose input costs others
+    /// something, such as requests to a venue, says what it would do instead of asking for it.
+    fn rehearsal(&self) -> bool {
+        false
+    }
 }
 
 /// One execution of a worker, as the worker sees it.
@@ -328,8 +333,34 @@ pub struct WindowHashes {
 pub struct NewArtifact {
     /// Name; `latest` of this name will point here.
     pub name: String,
+    /// The directory below the name; where it is taken, `_2`, `_3` and so on follow. Without one
+    /// the instant and the cycle name it.
+    pub directory: Option<String>,
+    /// How long it is kept, unless it is the newest of its name; forever without.
+    pub keep: Option<Millis>,
     /// The staged directory, from [`Host::stage`].
     pub staged: PathBuf,
+}
+
+impl NewArtifact {
+    /// A set that is kept, in a directory named after its cycle.
+    pub fn new(name: impl Into<String>, staged: PathBuf) -> Self {
+        Self { name: name.into(), directory: None, keep: None, staged }
+    }
+
+    /// Names the directory.
+    #[must_use]
+    pub fn directory(mut self, directory: impl Into<String>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
+
+    /// Lets it go after a while.
+    #[must_use]
+    pub const fn keep(mut self, keep: Millis) -> Self {
+        self.keep = Some(keep);
+        self
+    }
 }
 
 impl Done {
@@ -348,8 +379,8 @@ impl Done {
     }
     /// Adds a staged artifact.
     #[must_use]
-    pub fn artifact(mut self, name: impl Into<String>, staged: PathBuf) -> Self {
-        self.artifacts.push(NewArtifact { name: name.into(), staged });
+    pub fn artifact(mut self, artifact: NewArtifact) -> Self {
+        self.artifacts.push(artifact);
         self
     }
 }

@@ -109,9 +109,9 @@ impl Artifacts {
 
         let home = self.root.join(&artifact.name);
         fs::create_dir_all(&home).map_err(at("create", &home))?;
-        let id = format!("{}-{}", now.0, origin(grant));
-        let target = home.join(&id);
-        fs::rename(staged, &target).map_err(at("move files into", &target))?;
+        let wanted = artifact.directory.clone();
+        let wanted = wanted.unwrap_or_else(|| format!("{}-{}", now.0, origin(grant)));
+        let id = move_into(staged, &home, &wanted).map_err(at("move files into", &home))?;
         sync_dir(&home).map_err(at("sync", &home))?;
         Ok(ArtifactRecord {
             path: format!("{}/{id}", artifact.name),
@@ -120,6 +120,7 @@ impl Artifacts {
             bytes,
             files: files.len() as i64,
             published_at: now,
+            expires_at: artifact.keep.map(|keep| now + keep),
         })
     }
 
@@ -147,6 +148,20 @@ impl Artifacts {
     /// When the directory cannot be removed.
     pub fn withdraw(&self, record: &ArtifactRecord) -> io::Result<()> {
         fs::remove_dir_all(self.root.join(&record.path))
+    }
+
+    /// Removes the directories whose records were pruned. One that is not here is another node's.
+    ///
+    /// # Errors
+    /// When a directory cannot be removed; the next start tries again.
+    pub fn remove(&self, paths: &[String]) -> io::Result<()> {
+        for path in paths {
+            match fs::remove_dir_all(self.root.join(path)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Removes what no row names, and reports rows without files. Only while nothing runs.
@@ -182,6 +197,28 @@ impl Artifacts {
             }
         }
         Ok(found)
+    }
+}
+
+/// Moves a directory to the first free name of `wanted`, `wanted_2`, `wanted_3`, and says which. The
+/// file system decides what is free: what is published is never empty, and no rename replaces it.
+fn move_into(staged: &Path, home: &Path, wanted: &str) -> io::Result<String> {
+    let mut id = wanted.to_owned();
+    let mut number = 1;
+    loop {
+        match fs::rename(staged, home.join(&id)) {
+            Ok(()) => return Ok(id),
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+                ) =>
+            {
+                number += 1;
+                id = format!("{wanted}_{number}");
+            }
+            Err(e) => return Err(e),
+        }
     }
 }
 
@@ -229,7 +266,7 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use watchbell_core::{CycleInput, Token};
+    use watchbell_core::{CycleInput, Millis, Token};
 
     use super::*;
 
@@ -259,7 +296,7 @@ mod tests {
         let staged = artifacts.stage().unwrap();
         fs::create_dir(staged.join("sub")).unwrap();
         fs::write(staged.join("sub/a.txt"), "hello").unwrap();
-        let new = NewArtifact { name: "model".into(), staged };
+        let new = NewArtifact::new("model", staged);
         let kept = artifacts.publish(&new, &grant(7, Cause::Manual), Time(1_000)).unwrap();
         artifacts.point_latest(&kept).unwrap();
         assert_eq!((kept.bytes, kept.files), (5, 1));
@@ -268,7 +305,7 @@ mod tests {
 
         // A crash after the rename and before the commit, and one while staging.
         let staged = artifacts.stage().unwrap();
-        let new = NewArtifact { name: "model".into(), staged };
+        let new = NewArtifact::new("model", staged);
         let lost = artifacts.publish(&new, &grant(8, Cause::Manual), Time(2_000)).unwrap();
         artifacts.stage().unwrap();
         let found = artifacts.reconcile(std::slice::from_ref(&kept)).unwrap();
@@ -278,5 +315,29 @@ mod tests {
         assert!(root.path().join(&kept.path).exists());
         let found = artifacts.reconcile(&[kept, lost.clone()]).unwrap();
         assert_eq!(found.missing, [lost.path]);
+    }
+
+    #[test]
+    fn a_directory_may_be_named_and_none_is_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        let artifacts = Artifacts::new(root.path());
+        let publish = |text: &str| {
+            let staged = artifacts.stage().unwrap();
+            fs::write(staged.join("a.csv"), text).unwrap();
+            let new = NewArtifact::new("signals", staged)
+                .directory("20250907_111513")
+                .keep(Millis::from_days(1));
+            artifacts.publish(&new, &grant(1, Cause::Manual), Time(0)).unwrap()
+        };
+        let records = ["one", "two", "three"].map(publish);
+        let paths = records.each_ref().map(|r| r.path.as_str());
+        let expected = ["", "_2", "_3"].map(|s| format!("signals/20250907_111513{s}"));
+        assert_eq!(paths, expected.each_ref().map(String::as_str));
+        let first = fs::read_to_string(root.path().join(&records[0].path).join("a.csv")).unwrap();
+        assert_eq!((first.as_str(), records[0].expires_at), ("one", Some(Time(86_400_000))));
+        // Another node's is no error.
+        artifacts.remove(&[records[0].path.clone(), "signals/elsewhere".into()]).unwrap();
+        assert!(!root.path().join(&records[0].path).exists());
+        assert!(root.path().join(&records[1].path).exists());
     }
 }

@@ -14,6 +14,8 @@ use watchbell_core::{
     WorkerName,
 };
 
+use crate::artifacts::Artifacts;
+
 /// Name of the scan.
 pub const HEALTH_SCAN: &str = "health-scan";
 /// Name of the pruning worker.
@@ -117,6 +119,7 @@ impl Worker for HealthScan {
 /// Deletes finished history that is older than its retention, in batches.
 pub struct Housekeeping {
     store: Arc<dyn Store>,
+    artifacts: Artifacts,
     keep: Retention,
     definition: Definition,
 }
@@ -135,8 +138,12 @@ impl Housekeeping {
     ///
     /// # Errors
     /// Never for the built-in expression.
-    pub fn new(store: Arc<dyn Store>, keep: Retention) -> Result<Self, CronError> {
-        Ok(Self { store, keep, definition: Self::definition()? })
+    pub fn new(
+        store: Arc<dyn Store>,
+        artifacts: Artifacts,
+        keep: Retention,
+    ) -> Result<Self, CronError> {
+        Ok(Self { store, artifacts, keep, definition: Self::definition()? })
     }
 
     /// What it is.
@@ -147,7 +154,8 @@ impl Housekeeping {
         let cron = Cron::parse("17 3 * * *", "UTC")?;
         Ok(Definition::new(HOUSEKEEPING, Trigger::Cron(cron)).describe(
             "Deletes finished cycles, ledger rows, events and jobs that are older than their \
-             retention. Windows, covers and artifacts are never touched.",
+             retention, and artifacts that were to be kept for a while only. Windows and covers \
+             are never touched.",
         ))
     }
 
@@ -160,6 +168,10 @@ impl Housekeeping {
             total.events += batch.events;
             total.jobs += batch.jobs;
             let most = batch.cycles.max(batch.occurrences).max(batch.events).max(batch.jobs);
+            let most = most.max(batch.artifacts.len() as u64);
+            // Their records are gone: should this fail, the next start finds files without one.
+            self.artifacts.remove(&batch.artifacts)?;
+            total.artifacts.extend(batch.artifacts);
             if most < u64::from(PRUNE_BATCH) {
                 return Ok(Done::new(total, Commit::new()));
             }

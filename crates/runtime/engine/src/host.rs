@@ -243,6 +243,10 @@ impl Host for DryHost {
     fn stage(&self) -> io::Result<PathBuf> {
         Ok(tempfile::tempdir_in(self.scratch.path())?.keep())
     }
+
+    fn rehearsal(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

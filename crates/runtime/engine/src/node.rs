@@ -21,6 +21,7 @@ use watchbell_core::{
 use crate::artifacts::Reconciled;
 use crate::cycle::{Intent, Rehearsal, Report, Runner, Unit};
 use crate::gauge::StoreView;
+use crate::host::Signals;
 use crate::pulse::{NodeView, Pulse};
 use crate::recorder::Recorder;
 use crate::slot::Slot;
@@ -396,6 +397,7 @@ pub async fn run_once(
     session: SessionRecord,
     unit: &Arc<Unit>,
     window: Option<Time>,
+    signals: Arc<Signals>,
     options: &Options,
 ) -> Result<Report, StoreError> {
     store.open_session(session.clone()).await?;
@@ -405,7 +407,7 @@ pub async fn run_once(
     let id = session.id.clone();
     let runner = Arc::new(Runner::new(Arc::clone(&store), clock.clone(), id, options, effects));
     let intent = window.map_or(Intent::Manual, |start| Intent::Window { start });
-    let report = runner.attempt(unit, intent, Arc::default()).await;
+    let report = runner.attempt(unit, intent, signals).await;
     store.close_session(&session.id, "run once", clock.now()).await?;
     // Nodes that run elsewhere may wait for what it changed.
     let mut changed = Effects { leases: true, ..Effects::default() };

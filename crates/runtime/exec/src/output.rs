@@ -180,7 +180,7 @@ impl Stage {
         let mut artifacts: Vec<NewArtifact> = Vec::new();
         for (name, path) in named {
             match self.take(&name, path.as_deref(), host) {
-                Ok(staged) => artifacts.push(NewArtifact { name, staged }),
+                Ok(staged) => artifacts.push(NewArtifact::new(name, staged)),
                 Err(problem) => {
                     // Each is removed as a stage of its own.
                     artifacts.into_iter().for_each(|a| drop(Self(Some(a.staged))));

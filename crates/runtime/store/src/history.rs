@@ -81,8 +81,8 @@ pub(crate) async fn conditions(db: &Database) -> Result<Vec<(Condition, Time)>> 
 }
 
 pub(crate) async fn artifacts(db: &Database, limit: u32) -> Result<Vec<ArtifactRecord>> {
-    let sql = "select name, path, manifest_sha256, bytes, files, published_at from ops.artifacts
-        order by id desc limit $1";
+    let sql = "select name, path, manifest_sha256, bytes, files, published_at, expires_at
+        from ops.artifacts order by id desc limit $1";
     let rows = db.query(sql, values![limit]).await.map_err(failed)?;
     all("ops.artifacts", &rows, |r| {
         Ok(ArtifactRecord {
@@ -92,6 +92,7 @@ pub(crate) async fn artifacts(db: &Database, limit: u32) -> Result<Vec<ArtifactR
             bytes: r.row.i64(3)?,
             files: r.row.i64(4)?,
             published_at: r.row.time(5)?,
+            expires_at: r.row.opt_time(6)?,
         })
     })
 }
@@ -150,12 +151,26 @@ pub(crate) async fn prune(
             before(keep.events),
         ),
     ];
+    let expired = expired(db, max_rows, now).await?;
+    list.extend(expired.iter().map(|path| {
+        Statement::new("delete from ops.artifacts where path = $1", values![path.as_str()])
+    }));
     list.extend(queue::prune(now - keep.jobs, max_rows, is_shared(db)));
     let changed = apply(db, list).await?.changed;
     Ok(Pruned {
+        artifacts: expired,
         cycles: changed[0],
         occurrences: changed[2],
         events: changed[3],
         jobs: changed[changed.len() - 1],
     })
+}
+
+/// Artifacts whose time is over and that a newer one of their name has followed.
+async fn expired(db: &Database, max_rows: u32, now: Time) -> Result<Vec<String>> {
+    let sql = "select path from ops.artifacts a where expires_at <= $1
+            and id < (select max(id) from ops.artifacts n where n.name = a.name)
+        order by id limit $2";
+    let rows = db.query(sql, values![now, max_rows]).await.map_err(failed)?;
+    all("ops.artifacts", &rows, |r| r.string(0))
 }

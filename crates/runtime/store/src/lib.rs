@@ -59,6 +59,7 @@ pub const LINE: Line = Line {
             sql: include_str!("../migrations/0004_reasons.sql"),
         },
         Migration { number: 5, name: "names", sql: include_str!("../migrations/0005_names.sql") },
+        Migration { number: 6, name: "expiry", sql: include_str!("../migrations/0006_expiry.sql") },
     ],
 };
 

@@ -280,19 +280,19 @@ fn consequences(list: &mut Vec<Statement>, p: &Publication, commit: Commit, jobs
     let artifacts = end.artifacts.iter().flat_map(|a| {
         let (name, path) = (a.name.as_str(), a.path.as_str());
         let sha = a.manifest_sha256.as_str();
-        values![name, path, sha, a.bytes, a.files, a.published_at, cycle.clone()]
+        values![name, path, sha, a.bytes, a.files, a.published_at, a.expires_at, cycle.clone()]
     });
     push_bulk(
         list,
         of_cycle!(
             known,
             "insert into ops.artifacts
-                (name, path, manifest_sha256, bytes, files, published_at, cycle)
-             values ($1, $2, $3, $4, $5, $6, ",
-            "$7",
+                (name, path, manifest_sha256, bytes, files, published_at, expires_at, cycle)
+             values ($1, $2, $3, $4, $5, $6, $7, ",
+            "$8",
             ")"
         ),
-        7,
+        8,
         artifacts.collect(),
     );
 }

@@ -15,7 +15,7 @@ use watchbell_core::port::{
 };
 use watchbell_core::{
     BoxError, BoxFuture, Cause, Commit, Cover, Cycle, CycleInput, Definition, Done, Fault, Millis,
-    NewEvent, NewJob, QueueSpec, SessionId, Statement, Time, Trigger, WindowHashes, WindowInput,
+    NewArtifact, NewEvent, NewJob, QueueSpec, SessionId, Statement, Time, Trigger, WindowHashes, WindowInput,
     WindowSpec, Worker, WorkerName, values,
 };
 use watchbell_db::{Database, Line, Migration, Options as DbOptions, Synchronous};
@@ -234,7 +234,7 @@ impl Scripted {
                 Act::Artifact(name) => {
                     let staged = cycle.host.stage()?;
                     std::fs::write(staged.join("model.bin"), "weights")?;
-                    Ok(self.done(cycle, Commit::new()).artifact(name, staged))
+                    Ok(self.done(cycle, Commit::new()).artifact(NewArtifact::new(*name, staged)))
                 }
             }
         })

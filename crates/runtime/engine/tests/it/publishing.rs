@@ -96,8 +96,9 @@ async fn run_once_takes_the_same_path_without_a_node() {
     let unit = std::sync::Arc::new(Unit::new(a.define(), a.clone() as _));
     let store: std::sync::Arc<dyn Store> = std::sync::Arc::clone(&w.store) as _;
     let options = w.options.borrow().clone();
-    let report =
-        run_once(store, w.clock.clone(), session("cli", w.clock.now()), &unit, None, &options);
+    let session = session("cli", w.clock.now());
+    let signals = std::sync::Arc::default();
+    let report = run_once(store, w.clock.clone(), session, &unit, None, signals, &options);
     let Report::Ran(ran) = report.await.unwrap() else { panic!("it runs") };
     assert_eq!(ran.error, None);
     assert_eq!(w.cycles(&a).await, ["manual succeeded"]);

@@ -147,7 +147,8 @@ conform! {
     upkeep: sessions_and_flags_follow_the_boots recovery_takes_back_what_the_dead_held
         registration_keeps_history the_first_registration_is_remembered
         what_another_node_runs_is_available states_desires_and_gates beats_add_up settings_are_kept
-        conditions_know_since_when pruning_spares_what_is_needed;
+        conditions_know_since_when pruning_spares_what_is_needed
+        artifacts_go_when_their_time_is_over_but_the_newest_of_a_name;
     nodes: nodes_show_what_they_hold a_silent_node_is_lost_and_may_come_back
         a_node_that_leaves_says_nothing_of_what_others_run a_schema_is_in_use_while_any_node_is;
     order: numbers_follow_commits;

@@ -83,6 +83,7 @@ pub(crate) async fn a_cycle_publishes_everything_at_once(rig: Rig) {
         bytes: 10,
         files: 2,
         published_at: at(3),
+        expires_at: Some(at(10)),
     }];
     let artifacts = end.artifacts.clone();
     rig.store.publish(p.clone()).await.unwrap();

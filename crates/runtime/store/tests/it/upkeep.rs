@@ -3,7 +3,8 @@ use watchbell_core::commit::Condition;
 use watchbell_core::gate::Gate;
 use watchbell_core::lifecycle::{Desired, State};
 use watchbell_core::port::{
-    Beat, EventQuery, FollowUp, Outcome, Recovered, Registration, Retention, Target, Transition,
+    ArtifactRecord, Beat, EventQuery, FollowUp, Outcome, Recovered, Registration, Retention,
+    Target, Transition,
 };
 use watchbell_core::schedule::{Fate, Passed};
 use watchbell_core::{Commit, Millis, NewEvent, NewJob, WorkerName, job, window};
@@ -240,4 +241,31 @@ pub(crate) async fn pruning_spares_what_is_needed(rig: Rig) {
     let ledger = rig.store.occurrences(&"bell".into(), 9).await.unwrap();
     assert_eq!((ledger.len(), ledger[0].due), (1, at(4)));
     rig.grant("watch", Target::Event, at(1001)).await;
+}
+
+pub(crate) async fn artifacts_go_when_their_time_is_over_but_the_newest_of_a_name(rig: Rig) {
+    for (name, id, until) in
+        [("a", 1, Some(at(8))), ("a", 2, Some(at(20))), ("a", 3, Some(at(8))), ("b", 4, None)]
+    {
+        let grant = rig.grant("bell", Target::Manual, at(id)).await;
+        let mut p = done("bell", &grant, at(id));
+        p.end.as_mut().unwrap().artifacts = vec![ArtifactRecord {
+            name: name.to_owned(),
+            path: format!("{name}/{id}"),
+            manifest_sha256: String::new(),
+            bytes: 0,
+            files: 0,
+            published_at: at(id),
+            expires_at: until,
+        }];
+        rig.store.publish(p).await.unwrap();
+    }
+    let long = Millis::from_days(99);
+    let keep = Retention { cycles: long, occurrences: long, events: long, jobs: long };
+    let pruned = async |now| rig.store.prune(keep, 9, now).await.unwrap().artifacts;
+    assert_eq!(pruned(at(7)).await, [""; 0]);
+    assert_eq!(pruned(at(8)).await, ["a/1"]);
+    assert_eq!(pruned(at(30)).await, ["a/2"]);
+    let left = rig.store.artifacts(9).await.unwrap();
+    assert_eq!(left.iter().map(|a| a.path.as_str()).collect::<Vec<_>>(), ["b/4", "a/3"]);
 }

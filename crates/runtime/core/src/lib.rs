@@ -11,7 +11,8 @@
 //! 6. [`lifecycle`], [`graph`], [`restart`], [`retry`], [`window`], [`job`], [`freshness`],
 //!    [`pressure`]: the state machines and policies;
 //! 7. [`lane`]: who goes first where only one may run;
-//! 8. [`gate`]: why something may not run now.
+//! 8. [`gate`]: why something may not run now;
+//! 9. [`math`]: logarithms and the like that are the same to the bit on every machine.
 
 pub mod commit;
 pub mod effects;
@@ -21,6 +22,7 @@ pub mod graph;
 pub mod job;
 pub mod lane;
 pub mod lifecycle;
+pub mod math;
 pub mod port;
 pub mod pressure;
 pub mod restart;

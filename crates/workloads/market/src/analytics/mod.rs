@@ -17,7 +17,6 @@ pub mod fm;
 pub mod hash;
 pub mod idhr;
 pub mod intrinsic;
-pub(crate) mod math;
 mod order;
 pub mod point;
 pub mod shift;
@@ -29,6 +28,7 @@ mod golden;
 
 use serde::Serialize;
 use watchbell_core::Time;
+pub(crate) use watchbell_core::math;
 
 pub use fm::{Anchor, Gfm, PriceStats};
 pub use idhr::{FloatingMode, Idhr, Nucleus};

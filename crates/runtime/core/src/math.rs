@@ -2,8 +2,8 @@
 //!
 //! A platform's own functions are not required to round correctly, and common ones choose a fused
 //! variant by processor, so the last bit of a logarithm can differ between two machines. A window
-//! carries the hash of its result, and "the same hash on any machine" would then hold almost
-//! always, which is another word for not. The basic operations *are* fixed to the bit by IEEE 754
+//! carries the hash of its result, a scan publishes the same bytes for the same inputs, and "the same
+//! on any machine" would then hold almost always, which is another word for not. The basic operations *are* fixed to the bit by IEEE 754
 //! (and Rust never fuses them on its own), hence so is everything built here. Errors stay within a
 //! few units in the last place; a test compares with the standard library.
 
@@ -15,7 +15,8 @@ const MANTISSA: u64 = (1 << 52) - 1;
 const ONE: u64 = 1023 << 52;
 
 /// The natural logarithm; exactly 0 at 1.
-pub(crate) fn ln(x: f64) -> f64 {
+#[must_use]
+pub fn ln(x: f64) -> f64 {
     if !(x.is_finite() && x > 0.0) {
         return if x == 0.0 {
             f64::NEG_INFINITY
@@ -53,8 +54,15 @@ pub(crate) fn ln(x: f64) -> f64 {
     k * LN2_HIGH - ((half - (s * (half + tail) + k * LN2_LOW)) - f)
 }
 
+/// The decimal logarithm; as [`ln`] where there is none.
+#[must_use]
+pub fn log10(x: f64) -> f64 {
+    ln(x) / std::f64::consts::LN_10
+}
+
 /// e to the power `x`; 0 and infinity beyond the range of a normal number.
-pub(crate) fn exp(x: f64) -> f64 {
+#[must_use]
+pub fn exp(x: f64) -> f64 {
     if x.is_nan() {
         return x;
     }
@@ -71,7 +79,8 @@ pub(crate) fn exp(x: f64) -> f64 {
 }
 
 /// The hyperbolic tangent: odd, and never beyond 1 in magnitude.
-pub(crate) fn tanh(x: f64) -> f64 {
+#[must_use]
+pub fn tanh(x: f64) -> f64 {
     if x.is_nan() {
         return x;
     }
@@ -113,6 +122,13 @@ mod tests {
 
     fn close(ours: f64, theirs: f64) -> bool {
         ours == theirs || (ours - theirs).abs() <= 1e-15 * theirs.abs()
+    }
+
+    #[test]
+    fn powers_of_ten_have_whole_logarithms() {
+        for power in -12..=12_i32 {
+            assert!(close(log10(10_f64.powi(power)), f64::from(power)), "{power}");
+        }
     }
 
     #[test]

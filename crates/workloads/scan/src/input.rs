@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use watchbell_core::Time;
 use watchbell_venues::native::{Bar, NativeBook, Venue};
 
+use crate::premove::Evidence;
+
 /// A symbol of the universe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
@@ -68,4 +70,6 @@ pub struct SymbolData {
     pub books: Vec<BookAnswer>,
     /// What could not be read of it, in a few words each: `candles: circuit_open`.
     pub trouble: Vec<String>,
+    /// What was measured of it beyond bars and books; by default nothing.
+    pub evidence: Evidence,
 }

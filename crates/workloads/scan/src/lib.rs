@@ -4,4 +4,13 @@
 //! and lets those pass that meet every gate; what it publishes tells of every symbol why. The
 //! computation is a pure function of what was read and of the instant.
 
+pub mod csv;
+pub mod decimal;
+pub mod explain;
+pub mod gates;
 pub mod input;
+pub mod pipeline;
+pub mod premove;
+pub mod regime;
+pub mod settings;
+pub mod universe;

@@ -72,7 +72,7 @@ pub fn signals(outcome: &Outcome) -> String {
             shown(s.vadr, 1),
             shown(s.spread_bps, 0),
             shown(s.depth_usd, 0),
-            outcome.regime.to_string(),
+            outcome.regime.name.to_string(),
             if s.fresh { "●" } else { "○" }.into(),
             venue(s),
             s.sources.to_string(),
@@ -90,7 +90,7 @@ pub fn warm_signals(outcome: &Outcome) -> String {
             fixed(s.score, 1),
             fixed(s.momentum_core, 1),
             s.cached.to_string(),
-            outcome.regime.to_string(),
+            outcome.regime.name.to_string(),
             venue(s),
             (s.ttl_remaining.0.max(0) / 1_000).to_string(),
         ]

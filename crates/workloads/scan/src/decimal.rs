@@ -38,20 +38,16 @@ pub fn shown(value: Option<f64>, places: usize) -> String {
     value.map_or_else(|| "-".into(), |v| fixed(v, places))
 }
 
-/// A value beside the limit that it misses, with as many digits as tell the two apart: `74.96 < 75.0`
-/// rather than `75.0 < 75.0`.
+/// A value beside the limit that it misses, both with as many digits as tell them apart:
+/// `74.96 < 75.00` rather than `75.0 < 75.0`.
 #[must_use]
 pub(crate) fn apart(value: Option<f64>, limit: f64, places: usize) -> (String, String) {
-    let limit_text = fixed(limit, places);
-    let Some(value) = value.filter(|v| v.is_finite()) else { return ("-".into(), limit_text) };
-    let plain = fixed(value, places);
-    if plain != limit_text || value == limit {
-        return (plain, limit_text);
-    }
-    let more = (places + 1..18)
-        .map(|p| fixed(value, p))
-        .find(|text| text.trim_end_matches('0') != limit_text.trim_end_matches('0'));
-    (more.unwrap_or(plain), limit_text)
+    let Some(value) = value.filter(|v| v.is_finite()) else {
+        return ("-".into(), fixed(limit, places));
+    };
+    let at = |places| (fixed(value, places), fixed(limit, places));
+    let differing = (places..18).map(at).find(|(a, b)| value == limit || a != b);
+    differing.unwrap_or_else(|| at(places))
 }
 
 /// The nearest whole number, half up; 0 for anything below and for no number.
@@ -100,8 +96,8 @@ mod tests {
     fn a_value_never_looks_like_the_limit_that_it_misses() {
         for (value, limit, text) in [
             (71.3, 75.0, ("71.3", "75.0")),
-            (74.96, 75.0, ("74.96", "75.0")),
-            (74.999_99, 75.0, ("74.99999", "75.0")),
+            (74.96, 75.0, ("74.96", "75.00")),
+            (74.999_99, 75.0, ("74.99999", "75.00000")),
             (75.0, 75.0, ("75.0", "75.0")),
         ] {
             let (a, b) = apart(Some(value), limit, 1);

@@ -1,8 +1,30 @@
-//! The gates that a symbol has to pass, in their order, and the words for each verdict (section 6.2).
+//! The gates that a symbol has to pass, in their order, and the exact words of each verdict
+//! (sections 2.7 and 6.2). All are evaluated; the first that fails names the rejection. Comparisons are
+//! of values as measured; what is missing or no number fails.
 
 use serde::Serialize;
+use watchbell_core::{Bps, Millis};
 
-/// A gate's verdict. What has no value, or none that is a number, fails.
+use crate::decimal::apart;
+use crate::micro;
+use crate::premove::Funding;
+use crate::settings::{Settings, Tier};
+use crate::vadr::{self, BARS_MIN, Cause, Live, Required, Vadr};
+
+/// Whole bars that may have passed since the last one ended.
+pub const AGE_MAX: i64 = 2;
+/// How far from the last close the middle of the book may be, in average true ranges.
+pub const MOVE_MAX: f64 = 1.2;
+/// A return of 24 hours, in percent, and a strength beyond which a rise is spent.
+const FATIGUE_RETURN: f64 = 12.0;
+const FATIGUE_RSI: f64 = 70.0;
+/// Unless it accelerates by this many percentage points.
+const FATIGUE_ACCELERATION: f64 = 2.0;
+/// Deviations of the funding rate, and the distance between exchanges, that are a divergence.
+pub(crate) const FUNDING_Z: f64 = 2.0;
+pub(crate) const FUNDING_DEVIATION: f64 = 0.00005;
+
+/// A gate's verdict.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Gate {
     /// Its name.
@@ -26,5 +48,236 @@ impl Gate {
     #[must_use]
     pub fn blocks(&self) -> bool {
         self.enforced && self.passed == Some(false)
+    }
+
+    fn judged(name: &'static str, op: &'static str, verdict: Result<&'static str, String>) -> Self {
+        let passed = Some(verdict.is_ok());
+        let reason = verdict.map_or_else(|why| why, Into::into);
+        Self { name, enforced: true, passed, value: None, threshold: None, op, reason }
+    }
+
+    fn of(mut self, value: Option<f64>, threshold: f64) -> Self {
+        self.value = value.filter(|v| v.is_finite());
+        self.threshold = Some(threshold);
+        self
+    }
+
+    fn enforced(mut self, enforced: bool) -> Self {
+        self.enforced = enforced;
+        self
+    }
+
+    fn skipped(name: &'static str, op: &'static str, why: &str) -> Self {
+        let reason = why.into();
+        Self { name, enforced: false, passed: None, value: None, threshold: None, op, reason }
+    }
+}
+
+/// The kind of a reason, without its figures: `spread_wide` of `spread_wide: 61.0 > 50.0 bps`.
+#[must_use]
+pub fn kind(reason: &str) -> &str {
+    reason.split_once(": ").map_or(reason, |(kind, _)| kind)
+}
+
+/// Gate 1: every factor and an exchange's own book.
+pub(crate) fn data(missing: Option<&str>) -> Gate {
+    let verdict = missing.map_or(Ok("complete"), |what| Err(format!("data_missing:{what}")));
+    Gate::judged("data", "==", verdict)
+}
+
+/// Gate 2: the composite before social points.
+pub(crate) fn score(base: Option<f64>, min: f64) -> Gate {
+    let verdict = if base.is_some_and(|v| v.is_finite() && v >= min) {
+        Ok("passed")
+    } else {
+        let (value, limit) = apart(base, min, 1);
+        Err(format!("score_below_threshold: {value} < {limit}"))
+    };
+    Gate::judged("score", ">=", verdict).of(base, min)
+}
+
+/// What is required of a ratio that was measured now (section 3.4).
+pub(crate) fn required(live: &Live, settings: &Settings, tier: &Tier) -> Required {
+    let p80 = if settings.vadr_p80 { live.p80() } else { f64::NEG_INFINITY };
+    vadr::required(p80, tier.vadr_min, settings.vadr_floor)
+}
+
+/// Gate 3: the activity of the last bar. Only what was measured now can pass.
+pub(crate) fn vadr(vadr: &Vadr, settings: &Settings, tier: &Tier) -> Gate {
+    let gate = |verdict| Gate::judged("vadr", ">=", verdict);
+    match vadr {
+        Vadr::Live(live) => {
+            let required = required(live, settings, tier);
+            let verdict = if vadr::passes(live, required) {
+                Ok("passed")
+            } else {
+                let (value, limit) = apart(Some(live.value()), required.value, 2);
+                Err(format!("vadr_low: {value} < {limit} ({})", required.binding))
+            };
+            gate(verdict).of(Some(live.value()), required.value)
+        }
+        Vadr::Frozen(frozen) => {
+            let why = match frozen.cause {
+                Cause::Few => "",
+                Cause::NoCurrent => " (no current bar)",
+                Cause::Still => " (nothing traded before)",
+            };
+            let reason = format!("vadr_frozen: {}/{BARS_MIN} bars{why}", frozen.bars);
+            gate(Err(reason)).of(None, tier.vadr_min)
+        }
+    }
+}
+
+/// Gate 4. `invalid`: why the book has no spread.
+pub(crate) fn spread(bps: Option<f64>, max: Bps, invalid: Option<&str>) -> Gate {
+    let verdict = micro::spread(bps, max).map_err(|e| invalid.map_or(e, Into::into));
+    Gate::judged("spread", "<=", verdict.map(|()| "passed")).of(bps, max.0)
+}
+
+/// Gate 5.
+pub(crate) fn depth(usd: Option<f64>, min: f64, invalid: Option<&str>) -> Gate {
+    let verdict = micro::depth(usd, min).map_err(|e| invalid.map_or(e, Into::into));
+    Gate::judged("depth", ">=", verdict.map(|()| "passed")).of(usd, min)
+}
+
+/// How fresh the data are.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Freshness {
+    /// Whole bars since the last one ended.
+    pub(crate) bars: Option<i64>,
+    /// From the last close to the middle of the book, in average true ranges.
+    pub(crate) moved: Option<f64>,
+    /// Age of cached bars and how old they may be, where a bar has closed since they were fetched.
+    pub(crate) cache: Option<(Millis, Millis)>,
+}
+
+/// How many average true ranges the middle is away from the close; 0 where neither moved.
+pub(crate) fn moved(mid: f64, close: f64, atr: f64) -> f64 {
+    let distance = (mid - close).abs();
+    if distance == 0.0 && atr == 0.0 { 0.0 } else { distance / atr }
+}
+
+/// Gate 6.
+pub(crate) fn freshness(fresh: Freshness) -> Gate {
+    let bars = fresh.bars.map(|b| b as f64);
+    let gate = |verdict| Gate::judged("freshness", "<=", verdict);
+    if fresh.bars.is_none_or(|b| !(0..=AGE_MAX).contains(&b)) {
+        let why = match fresh.bars {
+            Some(b) if b < 0 => format!("stale_bars: {b} < 0"),
+            Some(b) => format!("stale_bars: {b} > {AGE_MAX}"),
+            None => format!("stale_bars: - > {AGE_MAX}"),
+        };
+        return gate(Err(why)).of(bars, AGE_MAX as f64);
+    }
+    if let Some((age, limit)) = fresh.cache.filter(|(age, limit)| age > limit) {
+        let (value, most) = (age.as_secs_f64(), limit.as_secs_f64());
+        let (a, b) = apart(Some(value), most, 0);
+        return gate(Err(format!("stale_cache: {a}s > {b}s"))).of(Some(value), most);
+    }
+    if fresh.moved.is_some_and(|m| m <= MOVE_MAX) {
+        return gate(Ok("fresh")).of(bars, AGE_MAX as f64);
+    }
+    let (value, limit) = apart(fresh.moved, MOVE_MAX, 2);
+    gate(Err(format!("excessive_move: {value} > {limit} atr"))).of(fresh.moved, MOVE_MAX)
+}
+
+/// Gate 7: a rise that is spent, unless it accelerates. Return in percent, acceleration in percentage
+/// points. What is missing speaks against.
+pub(crate) fn fatigue(
+    return_24h: Option<f64>,
+    rsi: Option<f64>,
+    acceleration: Option<f64>,
+) -> Gate {
+    let rests = return_24h.is_some_and(|r| r <= FATIGUE_RETURN)
+        || rsi.is_some_and(|r| r <= FATIGUE_RSI)
+        || acceleration.is_some_and(|a| a >= FATIGUE_ACCELERATION);
+    let verdict = if rests {
+        Ok("fatigue_pass")
+    } else {
+        let (r, s) = (apart(return_24h, FATIGUE_RETURN, 1).0, apart(rsi, FATIGUE_RSI, 1).0);
+        Err(format!("fatigue_block: 24h {r}% rsi {s}"))
+    };
+    Gate::judged("fatigue", "<=", verdict).of(return_24h, FATIGUE_RETURN)
+}
+
+/// Gate 8: from the newest book to the decision.
+pub(crate) fn late_fill(delay: Option<Millis>, max: Millis) -> Gate {
+    let (seconds, limit) = (delay.map(Millis::as_secs_f64), max.as_secs_f64());
+    let verdict = match delay {
+        Some(d) if d < Millis::ZERO => {
+            let (value, zero) = apart(seconds, 0.0, 0);
+            Err(format!("late_fill: {value}s < {zero}s"))
+        }
+        Some(d) if d <= max => Ok("timely_fill"),
+        _ => {
+            let (value, limit) = apart(seconds, limit, 0);
+            Err(format!("late_fill: {value}s > {limit}s"))
+        }
+    };
+    Gate::judged("late_fill", "<=", verdict).of(seconds, limit)
+}
+
+/// Gate 8 where nothing is entered at once, or the book was not read again.
+pub(crate) fn no_late_fill(why: &str) -> Gate {
+    Gate::skipped("late_fill", "<=", why)
+}
+
+/// Gate 9: whether funding rates diverge (section 5.1).
+pub(crate) fn funding(funding: Option<&Funding>, enforced: bool) -> Gate {
+    let z = funding.map(|f| f.z.abs());
+    let verdict = match funding {
+        None => Err("funding_absent".into()),
+        Some(f) if !(f.z.is_finite() && f.z.abs() >= FUNDING_Z) => {
+            let (value, limit) = apart(z, FUNDING_Z, 1);
+            Err(format!("funding_flat: abs_z {value} < {limit}"))
+        }
+        Some(f) if f.deviation >= FUNDING_DEVIATION => Ok("diverging"),
+        Some(f) => {
+            let (value, limit) = apart(Some(f.deviation), FUNDING_DEVIATION, 5);
+            Err(format!("funding_flat: deviation {value} < {limit}"))
+        }
+    };
+    Gate::judged("funding_divergence", ">=", verdict).of(z, FUNDING_Z).enforced(enforced)
+}
+
+/// Gate 9 where no entry is looked for.
+pub(crate) fn no_funding(why: &str) -> Gate {
+    Gate::skipped("funding_divergence", ">=", why)
+}
+
+/// The guards among the gates, enforced or told only.
+pub(crate) fn guard(gate: Gate, enforced: bool) -> Gate {
+    let enforced = gate.enforced && enforced;
+    gate.enforced(enforced)
+}
+
+/// A confirmation of a move to come: the value is at least the threshold, and nothing else speaks
+/// against it (section 5.3).
+pub(crate) fn confirmation(
+    name: &'static str,
+    value: Option<f64>,
+    min: f64,
+    against: Option<&str>,
+) -> Gate {
+    let enough = value.is_some_and(|v| v >= min);
+    let verdict = match (value, against) {
+        (None, _) => Err("unavailable".into()),
+        (Some(_), None) if enough => Ok("passed"),
+        (Some(_), Some(why)) if enough => Err(format!("{name}_unconfirmed: {why}")),
+        (Some(_), _) => {
+            let (value, limit) = apart(value, min, 2);
+            Err(format!("{name}_low: {value} < {limit}"))
+        }
+    };
+    Gate::judged(name, ">=", verdict).of(value, min).enforced(false)
+}
+
+/// The line of a verdict: every failure that blocks, in order.
+pub(crate) fn line(gates: &[Gate]) -> (String, String) {
+    let failed: Vec<&str> =
+        gates.iter().filter(|g| g.blocks()).map(|g| g.reason.as_str()).collect();
+    match failed.first() {
+        None => ("all_gates_passed".into(), "all_gates_passed".into()),
+        Some(first) => (kind(first).to_owned(), failed.join("; ")),
     }
 }

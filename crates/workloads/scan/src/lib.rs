@@ -4,13 +4,19 @@
 //! and lets those pass that meet every gate; what it publishes tells of every symbol why. The
 //! computation is a pure function of what was read and of the instant.
 
+pub mod bars;
 pub mod csv;
 pub mod decimal;
 pub mod explain;
+pub mod factors;
 pub mod gates;
+pub mod indicators;
 pub mod input;
+pub mod micro;
+pub mod momentum;
 pub mod pipeline;
 pub mod premove;
 pub mod regime;
 pub mod settings;
 pub mod universe;
+pub mod vadr;

@@ -1,24 +1,259 @@
 //! A scan from what was read to what it tells: score every symbol against the others, ask for the
 //! books anew of those that may enter, and judge.
+//!
+//! ```text
+//! wants_bars ──▶ score ──▶ Scored::wants_final_book ──▶ Scored::wants_bars ──▶ judge ──▶ Outcome
+//! ```
+//!
+//! Nothing here reads a clock or a network: the same input gives the same bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use watchbell_core::{Millis, Time};
-use watchbell_venues::native::Venue;
+use watchbell_venues::native::{Bar, Venue};
 
-use crate::explain::{Explanation, Summary};
+use crate::bars;
+use crate::explain::{
+    Attribution, Decision, ExplainFile, Explanation, FactorValues, Factors, Meta, Microstructure,
+    Social, Summary, Thresholds, VadrShown, Weights,
+};
+use crate::factors::{self, RESIDUAL_MIN, Row, Volume};
+use crate::gates::{self, Freshness, Gate};
+use crate::indicators;
 use crate::input::{Bars, BookAnswer, Member, SymbolData};
-use crate::premove;
+use crate::micro::{self, Books};
+use crate::momentum::{self, Inputs};
+use crate::premove::{self, Direction, Risk, Seen};
 use crate::regime::{RegimeInUse, RegimeName};
-use crate::settings::Settings;
+use crate::settings::{Job, Settings, Tier};
+use crate::vadr::{self, Vadr};
 
 /// The symbols after the first pass.
 #[derive(Debug, Clone)]
 pub struct Scored {
     settings: Settings,
     regime: RegimeInUse,
-    symbols: Vec<SymbolData>,
+    /// Ascending by symbol.
+    symbols: Vec<Candidate>,
     now: Time,
+}
+
+/// A symbol after the first pass.
+#[derive(Debug, Clone)]
+struct Candidate {
+    data: SymbolData,
+    measured: Measured,
+    /// Momentum, technical, volume, quality; none where it could not be computed.
+    raw: [Option<f64>; 4],
+    /// None when a factor is missing.
+    residual: Option<Row>,
+    orthogonalised: bool,
+    base: Option<f64>,
+    /// Why a factor is missing: what the data gate says.
+    missing: Option<String>,
+}
+
+/// What the primary exchange's bars say.
+#[derive(Debug, Clone, Default)]
+struct Measured {
+    end: Option<Time>,
+    close: Option<f64>,
+    atr_1h: Option<f64>,
+    rsi_4h: Option<f64>,
+    r4h: Option<f64>,
+    acceleration: Option<f64>,
+    return_24h_pct: Option<f64>,
+    momentum: Option<f64>,
+    technical: Option<f64>,
+    volume: Option<Volume>,
+    vwap_24h: Option<f64>,
+    compression: Option<f64>,
+}
+
+impl Measured {
+    fn of(hours: &[Bar], regime: RegimeName, now: Time) -> Self {
+        let Some(last) = hours.last() else { return Self::default() };
+        let fours = bars::group(hours, 4);
+        let fresh = bars::age(hours, now).is_some_and(|age| age <= gates::AGE_MAX);
+        let inputs = Inputs::of(hours, &fours, fresh);
+        let day = bars::close_before(hours, 24);
+        Self {
+            end: bars::end(hours),
+            close: Some(last.close),
+            atr_1h: indicators::atr(hours),
+            rsi_4h: indicators::rsi(&fours),
+            r4h: inputs.returns[1],
+            acceleration: momentum::acceleration(hours),
+            return_24h_pct: day.map(|then| 100.0 * (last.close / then - 1.0)),
+            momentum: inputs.core(momentum::weights(regime)),
+            technical: factors::technical(&fours),
+            volume: factors::volume(hours),
+            vwap_24h: factors::vwap_24h(hours),
+            compression: indicators::compression(hours),
+        }
+    }
+}
+
+/// Whose hourly bars are still to be read, by symbol: of the exchange whose book is chosen where it is
+/// not one whose bars are there.
+#[must_use]
+pub fn wants_bars(symbols: &[SymbolData], settings: &Settings, now: Time) -> Vec<(Member, Venue)> {
+    let wanted = symbols.iter().filter_map(|s| {
+        let tier = settings.tier(s.member.adv_usd);
+        lacks_bars(s, &micro::choose(&s.books, settings, tier, at(settings, now)))
+    });
+    by_rank(wanted.collect())
+}
+
+/// In a scan that keeps cached books their age is judged at once; else only of the final ones.
+fn at(settings: &Settings, now: Time) -> Option<Time> {
+    settings.late_fill_max.is_none().then_some(now)
+}
+
+fn lacks_bars(data: &SymbolData, books: &Books) -> Option<(Member, Venue)> {
+    let venue = books.chosen.as_ref()?.venue;
+    let there = data.hours.iter().any(|h| h.venue == venue);
+    (!there).then(|| (data.member.clone(), venue))
+}
+
+fn by_rank(mut wanted: Vec<(Member, Venue)>) -> Vec<(Member, Venue)> {
+    wanted.sort_by(|(a, _), (b, _)| (a.rank, &a.symbol).cmp(&(b.rank, &b.symbol)));
+    wanted
+}
+
+/// The first pass: momentum, factors, residuals across the symbols, and the base score.
+#[must_use]
+pub fn score(
+    mut symbols: Vec<SymbolData>,
+    settings: &Settings,
+    regime: &RegimeInUse,
+    now: Time,
+) -> Scored {
+    symbols.sort_by(|a, b| a.member.symbol.cmp(&b.member.symbol));
+    let mut symbols: Vec<Candidate> =
+        symbols.into_iter().map(|data| candidate(data, settings, regime.name, now)).collect();
+
+    let complete: Vec<(usize, Row)> =
+        symbols.iter().enumerate().filter_map(|(i, c)| Some((i, complete(c.raw)?))).collect();
+    let rows: Vec<Row> = complete.iter().map(|(_, row)| *row).collect();
+    let enough = rows.len() >= RESIDUAL_MIN;
+    let residuals =
+        if enough { factors::residuals(&rows, settings.restore_dispersion) } else { rows.clone() };
+    let weights = regime.blend.weights();
+    for ((i, _), residual) in complete.iter().zip(residuals) {
+        let c = &mut symbols[*i];
+        c.residual = Some(residual);
+        c.orthogonalised = enough;
+        c.base = Some(composite(residual, weights));
+    }
+    Scored { settings: settings.clone(), regime: regime.clone(), symbols, now }
+}
+
+/// The weighted sum of the factors, 0 to 100 (section 7.2).
+fn composite(row: Row, weights: [f64; 4]) -> f64 {
+    row.iter().zip(weights).map(|(v, w)| v * w).sum::<f64>().clamp(0.0, 100.0)
+}
+
+fn complete(raw: [Option<f64>; 4]) -> Option<Row> {
+    let [Some(m), Some(t), Some(v), Some(q)] = raw else { return None };
+    Some([m, t, v, q])
+}
+
+/// Checked bars of a symbol at an exchange, closed when they were fetched.
+fn hours(data: &SymbolData, venue: Venue) -> Option<(&Bars, &[Bar])> {
+    let bars = data.hours.iter().find(|h| h.venue == venue)?;
+    let closed = bars::closed(&bars.bars, bars.fetched_at);
+    (!closed.is_empty() && bars::check(closed).is_ok()).then_some((bars, closed))
+}
+
+fn primary<'a>(data: &'a SymbolData, settings: &Settings) -> Option<(&'a Bars, &'a [Bar])> {
+    settings.venues.first().and_then(|venue| hours(data, *venue))
+}
+
+fn candidate(data: SymbolData, settings: &Settings, regime: RegimeName, now: Time) -> Candidate {
+    let tier = settings.tier(data.member.adv_usd);
+    let books = micro::choose(&data.books, settings, tier, at(settings, now));
+    let bars = primary(&data, settings);
+    let measured = bars.map_or_else(Measured::default, |(_, b)| Measured::of(b, regime, now));
+    let chosen = books.chosen.as_ref();
+    let quality = chosen.and_then(|chosen| {
+        let m = chosen.measures.ok()?;
+        let vadr = hours(&data, chosen.venue).map(|(_, bars)| vadr::measure(bars, now));
+        Some(factors::quality(m.depth(), m.spread.0, vadr.as_ref(), tier))
+    });
+    let raw = [measured.momentum, measured.technical, measured.volume.map(|v| v.score), quality];
+    let missing = if books.empty {
+        Some("empty_book".into())
+    } else if bars.is_none() {
+        Some(no_candles(&data, settings))
+    } else if measured.momentum.is_none() {
+        Some("momentum_unavailable".into())
+    } else if chosen.is_none() {
+        Some("no_native_book".into())
+    } else if chosen.is_some_and(|c| c.measures.is_err()) {
+        Some("book: invalid_book".into())
+    } else {
+        let names = ["momentum", "technical", "volume", "quality"];
+        let absent = names.into_iter().zip(raw).find(|(_, v)| v.is_none());
+        absent.map(|(name, _)| format!("factor_missing:{name}"))
+    };
+    // What is excluded from the run has no part in the others' scores either.
+    let raw = if books.empty { [None; 4] } else { raw };
+    Candidate { data, measured, raw, residual: None, orthogonalised: false, base: None, missing }
+}
+
+/// Why there are no bars to reckon with.
+fn no_candles(data: &SymbolData, settings: &Settings) -> String {
+    let venue = settings.venues.first().copied();
+    let bars = data.hours.iter().find(|h| Some(h.venue) == venue);
+    let bad = bars.and_then(|b| bars::check(bars::closed(&b.bars, b.fetched_at)).err());
+    let told = data.trouble.iter().find(|t| t.starts_with("candles"));
+    match (bad, told) {
+        (Some(bad), _) => format!("candles: {bad}"),
+        (None, Some(told)) => told.clone(),
+        (None, None) => "candles".into(),
+    }
+}
+
+impl Scored {
+    /// The symbols whose books are to be read again, right before the decision: those that reach the
+    /// threshold, by rank. None in a scan that enters nothing at once (section 4.3).
+    #[must_use]
+    pub fn wants_final_book(&self) -> Vec<Member> {
+        let mut members: Vec<Member> =
+            self.symbols.iter().filter(|c| self.near(c)).map(|c| c.data.member.clone()).collect();
+        members.sort_by(|a, b| (a.rank, &a.symbol).cmp(&(b.rank, &b.symbol)));
+        members
+    }
+
+    /// Whether a symbol may enter, so that its book must be of now.
+    fn near(&self, c: &Candidate) -> bool {
+        self.settings.late_fill_max.is_some()
+            && c.base.is_some_and(|base| base >= self.settings.score_min)
+    }
+
+    /// As [`wants_bars`], by the final books.
+    #[must_use]
+    pub fn wants_bars(
+        &self,
+        finals: &BTreeMap<String, Vec<BookAnswer>>,
+        at: Time,
+    ) -> Vec<(Member, Venue)> {
+        let wanted = self.symbols.iter().filter_map(|c| {
+            let books = finals.get(&c.data.member.symbol)?;
+            let tier = self.settings.tier(c.data.member.adv_usd);
+            lacks_bars(&c.data, &micro::choose(books, &self.settings, tier, Some(at)))
+        });
+        by_rank(wanted.collect())
+    }
+
+    /// Adds hourly bars that were read after the first pass. No score changes by it.
+    pub fn add_bars(&mut self, symbol: &str, bars: Bars) {
+        let at = self.symbols.binary_search_by(|c| c.data.member.symbol.as_str().cmp(symbol));
+        if let Ok(i) = at {
+            self.symbols[i].data.hours.push(bars);
+        }
+    }
 }
 
 /// A symbol that passed, as the tables of signals print it.
@@ -47,9 +282,9 @@ pub struct Signal {
     /// What is left of the time to live of the oldest data.
     pub ttl_remaining: Millis,
     /// To buy, or not.
-    pub premove_signal: premove::Direction,
+    pub premove_signal: Direction,
     /// How an order would fare.
-    pub execution_risk: premove::Risk,
+    pub execution_risk: Risk,
     /// The middle of the latencies of the chosen exchange's books in this run.
     pub latency: Option<Millis>,
 }
@@ -61,8 +296,12 @@ pub struct Outcome {
     pub timestamp: Time,
     /// When it was decided.
     pub decided_at: Time,
+    /// Which scan.
+    pub job: Job,
     /// The regime that weighed the factors.
-    pub regime: RegimeName,
+    pub regime: RegimeInUse,
+    /// What was asked.
+    pub thresholds: Thresholds,
     /// Every symbol, by score, then symbol; those without a score last.
     pub explanations: Vec<Explanation>,
     /// Those that passed, by score, then symbol; as many as the table has rows.
@@ -71,65 +310,359 @@ pub struct Outcome {
     pub summary: Summary,
 }
 
-/// Whose hourly bars are still to be read, by symbol: of the exchange whose book is chosen where it is
-/// not the primary.
-#[must_use]
-pub fn wants_bars(symbols: &[SymbolData], settings: &Settings, now: Time) -> Vec<(Member, Venue)> {
-    let _unused = (symbols, settings, now);
-    Vec::new()
-}
-
-/// The first pass.
-#[must_use]
-pub fn score(
-    symbols: Vec<SymbolData>,
-    settings: &Settings,
-    regime: &RegimeInUse,
-    now: Time,
-) -> Scored {
-    Scored { settings: settings.clone(), regime: regime.clone(), symbols, now }
-}
-
-impl Scored {
-    /// The symbols whose books are to be read again, right before the decision (section 4.3).
+impl Outcome {
+    /// `explain.json`, with what the runner alone knows.
     #[must_use]
-    pub fn wants_final_book(&self) -> Vec<Member> {
-        Vec::new()
-    }
-
-    /// As [`wants_bars`], by the final books.
-    #[must_use]
-    pub fn wants_bars(
-        &self,
-        finals: &BTreeMap<String, Vec<BookAnswer>>,
-        at: Time,
-    ) -> Vec<(Member, Venue)> {
-        let _unused = (&self.settings, &self.regime, &self.symbols, self.now, finals, at);
-        Vec::new()
-    }
-
-    /// Adds hourly bars that were read after the first pass.
-    pub fn add_bars(&mut self, symbol: &str, bars: Bars) {
-        if let Some(s) = self.symbols.iter_mut().find(|s| s.member.symbol == symbol) {
-            s.hours.push(bars);
+    pub fn explain<H>(&self, meta: Meta, health: H) -> ExplainFile<'_, H> {
+        ExplainFile {
+            timestamp: self.timestamp,
+            job_type: self.job,
+            regime: self.regime.name,
+            candidates: self.explanations.len(),
+            explanations: &self.explanations,
+            gates: self.thresholds,
+            weights: Weights { blend: self.regime.blend, social_cap: Social::CAP },
+            meta,
+            health,
+            summary: &self.summary,
         }
     }
+
+    /// The best of those that did not pass, for a console to fill its table with.
+    pub fn near_misses(&self) -> impl Iterator<Item = &Explanation> {
+        self.explanations.iter().filter(|e| e.decision == Decision::Excluded)
+    }
 }
 
-/// The verdicts.
+/// The verdicts. `finals` are the books that were read again, by symbol; who wanted one and has none
+/// is judged by the book of the first pass, whose age then counts.
 #[must_use]
 pub fn judge(
     scored: Scored,
-    finals: BTreeMap<String, Vec<BookAnswer>>,
+    mut finals: BTreeMap<String, Vec<BookAnswer>>,
     decided_at: Time,
 ) -> Outcome {
-    let _unused = finals;
+    let mut latencies: BTreeMap<Venue, Vec<Millis>> = BTreeMap::new();
+    let first = scored.symbols.iter().flat_map(|c| &c.data.books);
+    for answer in first.chain(finals.values().flatten()).filter(|a| !a.cached) {
+        latencies.entry(answer.venue).or_default().extend(answer.latency);
+    }
+    let latencies: BTreeMap<Venue, Millis> =
+        latencies.into_iter().filter_map(|(venue, l)| Some((venue, middle(l)?))).collect();
+
+    let mut judged: Vec<(Explanation, Option<Signal>)> = scored
+        .symbols
+        .iter()
+        .map(|c| {
+            let books = finals.remove(&c.data.member.symbol);
+            verdict(c, books, &scored, &latencies, decided_at)
+        })
+        .collect();
+    judged.sort_by(|(a, _), (b, _)| by_score(a, b));
+
+    let mut summary = Summary { scanned: judged.len(), ..Summary::default() };
+    let (mut explanations, mut passers) = (Vec::new(), Vec::new());
+    for (rank, (mut explanation, signal)) in (1..).zip(judged) {
+        explanation.rank = rank;
+        summary.passed += usize::from(explanation.all_gates_pass);
+        if let Some(signal) = signal {
+            let top_n = scored.settings.top_n;
+            if passers.len() < top_n {
+                explanation.decision = Decision::Included;
+                passers.push(signal);
+            } else {
+                explanation.primary_reason = "beyond_top_n".into();
+                explanation.reason = format!("beyond_top_n: {} > {top_n}", summary.passed);
+            }
+        }
+        if explanation.decision == Decision::Excluded {
+            *summary.rejections.entry(explanation.primary_reason.clone()).or_default() += 1;
+        }
+        explanations.push(explanation);
+    }
     Outcome {
         timestamp: scored.now.floor(Millis::from_secs(1)),
         decided_at,
-        regime: scored.regime.name,
-        explanations: Vec::new(),
-        passers: Vec::new(),
-        summary: Summary::default(),
+        job: scored.settings.job,
+        thresholds: Thresholds::from(&scored.settings),
+        regime: scored.regime,
+        explanations,
+        passers,
+        summary,
     }
+}
+
+/// By score, the highest first, then by symbol; what has no score comes last.
+fn by_score(a: &Explanation, b: &Explanation) -> std::cmp::Ordering {
+    let value = |e: &Explanation| e.score.unwrap_or(f64::NEG_INFINITY);
+    value(b).total_cmp(&value(a)).then_with(|| a.symbol.cmp(&b.symbol))
+}
+
+fn middle(mut latencies: Vec<Millis>) -> Option<Millis> {
+    latencies.sort_unstable();
+    latencies.get(latencies.len().checked_sub(1)? / 2).copied()
+}
+
+/// One symbol's verdict; a signal where every gate that is enforced passed.
+fn verdict(
+    c: &Candidate,
+    finals: Option<Vec<BookAnswer>>,
+    scored: &Scored,
+    latencies: &BTreeMap<Venue, Millis>,
+    now: Time,
+) -> (Explanation, Option<Signal>) {
+    let (data, settings) = (&c.data, &scored.settings);
+    let tier = settings.tier(data.member.adv_usd);
+    let wanted = scored.near(c);
+    let timely = wanted || finals.is_some();
+    let age_at = if timely { Some(now) } else { at(settings, now) };
+    let books = micro::choose(finals.as_deref().unwrap_or(&data.books), settings, tier, age_at);
+    let venue = books.chosen.as_ref().map(|b| b.venue);
+    let own = venue.and_then(|v| hours(data, v));
+    let vadr = vadr::measure(own.map_or(&[], |(_, bars)| bars), now);
+
+    let gates = gates(c, &books, &vadr, settings, tier, timely, now);
+    let passed = |name| gates.iter().any(|g: &Gate| g.name == name && g.passed == Some(true));
+    let all_gates_pass = !gates.iter().any(Gate::blocks);
+    let (primary_reason, reason) = gates::line(&gates);
+    let measures = books.chosen.as_ref().and_then(|b| b.measures.ok());
+    let social = Social::of(data.evidence.social);
+    let score = c.base.map(|base| (base + social.points()).clamp(0.0, 110.0));
+    let fresh = passed("freshness");
+
+    let sources = sources(data, &books, settings, venue);
+    let oldest = oldest(data, &books, settings);
+    let premove = settings.premove.then(|| {
+        let blocked = |g: &&Gate| !["score", "vadr", "funding_divergence"].contains(&g.name);
+        let seen = Seen {
+            quality: c.raw[3],
+            compression: c.measured.compression,
+            volume_ratio: c.measured.volume.and_then(|v| v.ratio),
+            close: c.measured.close,
+            vwap_24h: c.measured.vwap_24h,
+            oldest: c.measured.end.into_iter().chain(books.newest).min(),
+            blocked: gates.iter().filter(blocked).any(Gate::blocks),
+        };
+        premove::judge(&data.evidence, &seen, scored.regime.name, now)
+    });
+
+    let shown = vadr_shown(&vadr, settings, tier);
+    let signal = score.zip(c.raw[0]).filter(|_| all_gates_pass).map(|(score, momentum)| Signal {
+        symbol: data.member.symbol.clone(),
+        score,
+        momentum_core: momentum,
+        vadr: shown.value,
+        spread_bps: measures.map(|m| m.spread.0),
+        depth_usd: measures.map(|m| m.depth()),
+        fresh,
+        venue,
+        sources: sources.len(),
+        cached: primary(data, settings).is_some_and(|(b, _)| b.cached),
+        ttl_remaining: oldest
+            .map_or(Millis::ZERO, |t| settings.ttl - now.since(t))
+            .max(Millis::ZERO),
+        premove_signal: premove::direction(
+            score,
+            c.measured.r4h,
+            premove.as_ref().map(|p| p.status),
+        ),
+        execution_risk: premove::risk(
+            measures.map(|m| m.spread.0),
+            passed("spread") && passed("depth"),
+        ),
+        latency: venue.and_then(|v| latencies.get(&v).copied()),
+    });
+    let explanation = Explanation {
+        symbol: data.member.symbol.clone(),
+        rank: 0,
+        decision: Decision::Excluded,
+        score,
+        base_score: c.base,
+        social,
+        momentum_core: c.raw[0],
+        factors: factors_shown(c, &scored.regime),
+        tier: tier.name,
+        microstructure: Microstructure {
+            venue,
+            quote: venue.map(Venue::quote),
+            spread_bps: measures.map(|m| m.spread.0),
+            depth_usd: measures.map(|m| m.depth()),
+            bid_depth: measures.map(|m| m.bid_depth),
+            ask_depth: measures.map(|m| m.ask_depth),
+            truncated: measures.is_some_and(|m| m.truncated),
+            age_ms: books.chosen.as_ref().map(|b| now.since(b.taken_at).0),
+            venues_checked: books.checked,
+        },
+        gate_passed: passed("score"),
+        attribution: attribution(c, &vadr, measures.map(|m| m.spread.0), &gates, settings),
+        vadr: shown,
+        gates,
+        all_gates_pass,
+        primary_reason,
+        reason,
+        fresh,
+        sources: sources.into_iter().collect(),
+        premove,
+    };
+    (explanation, signal)
+}
+
+/// All gates, in their order (section 6.2).
+fn gates(
+    c: &Candidate,
+    books: &Books,
+    vadr: &Vadr,
+    settings: &Settings,
+    tier: &Tier,
+    timely: bool,
+    now: Time,
+) -> Vec<Gate> {
+    let chosen = books.chosen.as_ref();
+    let measures = chosen.and_then(|b| b.measures.ok());
+    let invalid = chosen.is_some_and(|b| b.measures.is_err()).then_some("invalid_book");
+    let missing = c.missing.clone().or_else(|| match chosen {
+        None => Some("no_native_book".into()),
+        Some(b) => b.unfit.as_ref().map(|why| format!("book: {why}")),
+    });
+    let bars = primary(&c.data, settings);
+    let m = &c.measured;
+    let moved = measures.zip(m.close).zip(m.atr_1h);
+    let fresh = Freshness {
+        bars: bars.and_then(|(_, b)| bars::age(b, now)),
+        moved: moved.map(|((book, close), atr)| gates::moved(book.mid, close, atr)),
+        cache: bars.and_then(|(b, _)| cache_age(b, settings, now)),
+    };
+    let hot = settings.job == Job::Hot;
+    let guard = |gate| gates::guard(gate, settings.guards_enforce);
+    let late = match settings.late_fill_max {
+        None => gates::no_late_fill("not_applicable"),
+        Some(_) if !timely => gates::no_late_fill("not_evaluated"),
+        Some(max) => guard(gates::late_fill(books.newest.map(|t| now.since(t)), max)),
+    };
+    vec![
+        gates::data(missing.as_deref()),
+        gates::score(c.base, settings.score_min),
+        gates::vadr(vadr, settings, tier),
+        gates::spread(measures.map(|m| m.spread.0), settings.spread_max(tier), invalid),
+        gates::depth(measures.map(|m| m.depth()), settings.depth_min(tier), invalid),
+        guard(gates::freshness(fresh)),
+        guard(gates::fatigue(m.return_24h_pct, m.rsi_4h, m.acceleration)),
+        late,
+        if hot {
+            gates::funding(c.data.evidence.funding.as_ref(), settings.require_funding)
+        } else {
+            gates::no_funding("not_applicable")
+        },
+    ]
+}
+
+/// Age of cached bars beside how old they may be, in the warm scan; none while no bar has closed since
+/// they were fetched, for then they are still exact.
+fn cache_age(bars: &Bars, settings: &Settings, now: Time) -> Option<(Millis, Millis)> {
+    let hour = Millis::from_hours(1);
+    let since = bars.fetched_at.floor(hour) != now.floor(hour);
+    (settings.job == Job::Warm && bars.cached && since)
+        .then(|| (now.since(bars.fetched_at), settings.ttl))
+}
+
+/// The distinct sources that gave data which could be used: exchange and product (section 4.3).
+fn sources(
+    data: &SymbolData,
+    books: &Books,
+    settings: &Settings,
+    venue: Option<Venue>,
+) -> BTreeSet<String> {
+    let read = settings.venues.first().copied().into_iter().chain(venue);
+    let bars = read.filter(|v| hours(data, *v).is_some());
+    let spot = bars.chain(books.valid.iter().copied()).map(|v| format!("{v}-spot"));
+    let funding = data.evidence.funding.iter().flat_map(|f| f.sources.iter().cloned());
+    spot.chain(funding).collect()
+}
+
+/// When the oldest of what decided was fetched or taken.
+fn oldest(data: &SymbolData, books: &Books, settings: &Settings) -> Option<Time> {
+    let chosen = books.chosen.as_ref();
+    let of = |venue: Option<Venue>| venue.and_then(|v| hours(data, v)).map(|(b, _)| b.fetched_at);
+    [of(settings.venues.first().copied()), of(chosen.map(|b| b.venue)), chosen.map(|b| b.taken_at)]
+        .into_iter()
+        .flatten()
+        .min()
+}
+
+fn vadr_shown(vadr: &Vadr, settings: &Settings, tier: &Tier) -> VadrShown {
+    let tier_min = tier.vadr_min;
+    match vadr {
+        Vadr::Live(live) => {
+            let required = gates::required(live, settings, tier);
+            VadrShown {
+                value: Some(live.value()),
+                p80: Some(live.p80()),
+                tier_min,
+                required: Some(required.value),
+                binding: Some(required.binding),
+                bars: live.bars(),
+                frozen: false,
+            }
+        }
+        Vadr::Frozen(frozen) => VadrShown {
+            value: frozen.last_good,
+            p80: None,
+            tier_min,
+            required: None,
+            binding: None,
+            bars: frozen.bars,
+            frozen: true,
+        },
+    }
+}
+
+fn factors_shown(c: &Candidate, regime: &RegimeInUse) -> Factors {
+    let named = |[momentum, technical, volume, quality]: [Option<f64>; 4]| FactorValues {
+        momentum,
+        technical,
+        volume,
+        quality,
+    };
+    let weights = regime.blend.weights();
+    let residual = c.residual.map_or([None; 4], |row| row.map(Some));
+    let contribution =
+        c.residual.map_or([None; 4], |row| std::array::from_fn(|k| Some(row[k] * weights[k])));
+    let illiquid = c.measured.volume.is_some_and(|v| v.ratio.is_none());
+    Factors {
+        raw: named(c.raw),
+        residual: named(residual),
+        weights: regime.blend,
+        contribution: named(contribution),
+        orthogonalised: c.orthogonalised,
+        flags: illiquid.then_some("illiquid").into_iter().collect(),
+    }
+}
+
+/// For and against, the strongest first (section 9.5).
+fn attribution(
+    c: &Candidate,
+    vadr: &Vadr,
+    spread_bps: Option<f64>,
+    gates: &[Gate],
+    settings: &Settings,
+) -> Attribution {
+    let failed = |name| gates.iter().any(|g| g.name == name && g.passed == Some(false));
+    let catalyst = c.data.evidence.catalyst.is_some_and(|x| 100.0 * x > 70.0);
+    let inclusion = [
+        ("strong_composite_score", c.base.is_some_and(|s| s >= 75.0)),
+        ("strong_momentum", c.raw[0].is_some_and(|m| m - 50.0 > 20.0)),
+        ("sufficient_liquidity", matches!(vadr, Vadr::Live(live) if live.value() >= 1.8)),
+        ("quality_microstructure", spread_bps.is_some_and(|s| s < 30.0)),
+        ("favorable_catalyst", catalyst),
+    ];
+    let exclusion = [
+        ("weak_composite_score", c.base.is_none_or(|s| s < settings.score_min)),
+        ("insufficient_liquidity", failed("vadr")),
+        ("poor_microstructure", spread_bps.is_none_or(|s| s > 50.0) || failed("depth")),
+        ("data_quality_issues", failed("data") || failed("freshness")),
+    ];
+    let top = |tags: &[(&'static str, bool)]| {
+        tags.iter().filter(|(_, holds)| *holds).take(3).map(|(tag, _)| *tag).collect()
+    };
+    Attribution { top_inclusion: top(&inclusion), top_exclusion: top(&exclusion) }
 }

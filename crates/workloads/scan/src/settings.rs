@@ -77,6 +77,8 @@ pub struct Settings {
     pub score_min: f64,
     /// The least VADR whatever the tier; the hot scan's.
     pub vadr_floor: Option<f64>,
+    /// Whether VADR must also reach the 80th percentile of the usual; in the hot scan.
+    pub vadr_p80: bool,
     /// The widest spread whatever the tier; the hot scan's.
     pub spread_cap: Option<Bps>,
     /// The least depth in USD whatever the tier; the hot scan's.
@@ -114,6 +116,7 @@ impl Settings {
             venues: vec![Venue::Kraken, Venue::Okx, Venue::Coinbase],
             score_min: 75.0,
             vadr_floor: Some(1.8),
+            vadr_p80: true,
             spread_cap: Some(Bps(50.0)),
             depth_floor: Some(100_000.0),
             tiers: TIERS,
@@ -139,6 +142,7 @@ impl Settings {
             venues: vec![Venue::Kraken],
             score_min: 65.0,
             vadr_floor: None,
+            vadr_p80: false,
             spread_cap: None,
             depth_floor: None,
             ttl: Millis::from_secs(1_800),

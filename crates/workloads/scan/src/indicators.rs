@@ -1,0 +1,137 @@
+//! Indicators over bars, after Wilder, Hurst and Bollinger (section 2.4). None where there are too few
+//! bars.
+
+use watchbell_core::math;
+use watchbell_venues::native::Bar;
+
+/// The length of Wilder's averages.
+const N: usize = 14;
+
+/// Relative strength of the last 14 changes, 0 to 100; 100 without a loss, 50 without a change.
+#[must_use]
+pub fn rsi(bars: &[Bar]) -> Option<f64> {
+    let change = |w: &[Bar]| w[1].close - w[0].close;
+    let changes = || bars.windows(2).map(change);
+    let gain = wilder(changes().map(|c| c.max(0.0)))?;
+    let loss = wilder(changes().map(|c| (-c).max(0.0)))?;
+    Some(if loss > 0.0 {
+        100.0 - 100.0 / (1.0 + gain / loss)
+    } else if gain > 0.0 {
+        100.0
+    } else {
+        50.0
+    })
+}
+
+/// The average true range, in units of price.
+#[must_use]
+pub fn atr(bars: &[Bar]) -> Option<f64> {
+    wilder(bars.windows(2).map(true_range))
+}
+
+/// The average directional index, 0 to 100: both smoothings done.
+#[must_use]
+pub fn adx(bars: &[Bar]) -> Option<f64> {
+    let n = N as f64;
+    let mut sums = [0.0; 3];
+    let mut adx = Average::default();
+    for (i, w) in bars.windows(2).enumerate() {
+        let (up, down) = (w[1].high - w[0].high, w[0].low - w[1].low);
+        let plus = if up > down && up > 0.0 { up } else { 0.0 };
+        let minus = if down > up && down > 0.0 { down } else { 0.0 };
+        for (sum, new) in sums.iter_mut().zip([plus, minus, true_range(w)]) {
+            // The sums of the first 14; from then on each loses a fourteenth of itself.
+            *sum = if i < N { *sum + new } else { *sum - *sum / n + new };
+        }
+        if i + 1 >= N {
+            let [plus, minus, range] = sums;
+            let (plus, minus) =
+                if range > 0.0 { (plus / range, minus / range) } else { (0.0, 0.0) };
+            let both = plus + minus;
+            adx.add(if both > 0.0 { 100.0 * (plus - minus).abs() / both } else { 0.0 });
+        }
+    }
+    adx.value()
+}
+
+fn true_range(w: &[Bar]) -> f64 {
+    let (before, bar) = (w[0].close, w[1]);
+    (bar.high - bar.low).max((bar.high - before).abs()).max((bar.low - before).abs())
+}
+
+/// Wilder's average: the mean of the first 14, then a fourteenth of each new one.
+#[derive(Debug, Default)]
+struct Average {
+    value: f64,
+    count: usize,
+}
+
+impl Average {
+    fn add(&mut self, new: f64) {
+        let n = N as f64;
+        self.count += 1;
+        if self.count <= N {
+            self.value += new;
+            if self.count == N {
+                self.value /= n;
+            }
+        } else {
+            self.value = (self.value * (n - 1.0) + new) / n;
+        }
+    }
+
+    fn value(&self) -> Option<f64> {
+        (self.count >= N).then_some(self.value)
+    }
+}
+
+fn wilder(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut average = Average::default();
+    values.for_each(|v| average.add(v));
+    average.value()
+}
+
+/// Closes that the exponent of Hurst looks at.
+const HURST: usize = 50;
+
+/// Hurst's exponent by the rescaled range of the log returns of the last 50 closes, 0 to 1: above a
+/// half the price tends to go on, below to turn. None for a price that did not move.
+#[must_use]
+pub fn hurst(bars: &[Bar]) -> Option<f64> {
+    let last = &bars[bars.len().checked_sub(HURST)?..];
+    let returns: Vec<f64> = last.windows(2).map(|w| math::ln(w[1].close / w[0].close)).collect();
+    let n = returns.len() as f64;
+    let mean = returns.iter().sum::<f64>() / n;
+    let (mut sum, mut squares, mut low, mut high) =
+        (0.0_f64, 0.0, f64::INFINITY, f64::NEG_INFINITY);
+    for r in returns {
+        let d = r - mean;
+        sum += d;
+        squares += d * d;
+        (low, high) = (low.min(sum), high.max(sum));
+    }
+    let deviation = (squares / n).sqrt();
+    let h = math::ln((high - low) / deviation) / math::ln(n);
+    (deviation > 0.0 && h.is_finite()).then(|| h.clamp(0.0, 1.0))
+}
+
+/// Closes of Bollinger's average, and how many widths the latest is ranked among.
+const BOLLINGER: usize = 20;
+const WIDTHS: usize = 100;
+
+/// How narrow the bands of Bollinger are beside the last 100: 1 for the narrowest, 0 for the widest
+/// (section 5.2).
+#[must_use]
+pub fn compression(bars: &[Bar]) -> Option<f64> {
+    let last = &bars[bars.len().checked_sub(BOLLINGER + WIDTHS - 1)?..];
+    let width = |w: &[Bar]| {
+        let n = BOLLINGER as f64;
+        let mean = w.iter().map(|b| b.close).sum::<f64>() / n;
+        let squares: f64 = w.iter().map(|b| (b.close - mean) * (b.close - mean)).sum();
+        4.0 * (squares / n).sqrt() / mean
+    };
+    let widths: Vec<f64> = last.windows(BOLLINGER).map(width).collect();
+    let (now, others) = widths.split_last()?;
+    let narrower = others.iter().filter(|w| *w < now).count();
+    Some(1.0 - narrower as f64 / others.len() as f64)
+}

@@ -5,9 +5,10 @@ use rust_decimal::Decimal;
 use watchbell_core::{Millis, Time};
 
 use super::dice::{hash_text, mix};
+use super::floor::Answer;
 use super::market::{E8, Market, lock};
 use super::params::{Params, Refusal};
-use super::rest::{Answer, View};
+use super::rest::View;
 use crate::binance::{AccountBalance, AccountTrade, ConvertTrade, Credentials};
 
 /// The key of the simulator's own account.
@@ -258,7 +259,7 @@ impl View<'_> {
 
     fn holdings(&self, account: &Account) -> Result<Answer, Refusal> {
         self.only_signed(&["omitZeroBalances"])?;
-        let mut balances = account.balances(&self.venue.market, self.now());
+        let mut balances = account.balances(&self.venue.floor.market, self.now());
         if self.params.raw("omitZeroBalances") == Some("true") {
             balances.retain(|b| !(b.free.is_zero() && b.locked.is_zero()));
         }
@@ -296,7 +297,7 @@ impl View<'_> {
                 && end.is_none_or(|at| t.time.0 <= at)
                 && order.is_none_or(|id| t.order_id == id)
         };
-        let market = &self.venue.market;
+        let market = &self.venue.floor.market;
         let bounded = from.is_some() || start.is_some() || order.is_some();
         let most = if bounded { limit } else { usize::MAX };
         let mut rows = account.trades(market, symbol, self.now(), wanted, most);

@@ -47,6 +47,13 @@ pub(super) fn book(market: &Market, symbol: usize, now: i64, depth: usize) -> Op
     })
 }
 
+/// Puts a bid above the best ask, as a book that lost an update shows it.
+pub(super) fn cross(bids: &mut Vec<Level>, asks: &[Level]) {
+    if let (Some((bid, size)), Some((ask, _))) = (bids.first().copied(), asks.first()) {
+        bids.insert(0, (ask + (ask - bid).max(1), size));
+    }
+}
+
 /// Levels from the touch outwards: gaps and sizes grow with the distance, and the bids end at zero.
 fn side(spec: &SymbolSpec, best: i64, sign: i64, seed: u64, depth: usize) -> Vec<Level> {
     // A usual level holds about two thousand quote units.

@@ -25,7 +25,7 @@ use super::dice::{hash_text, mix, unit};
 
 /// All kinds with what each does and the options it takes beside `p`, `n`, `seed`, `from`, `to` and
 /// `symbol`.
-pub const KINDS: [(&str, &str); 29] = [
+pub const KINDS: [(&str, &str); 30] = [
     ("400 .. 599", "answers with that status; `retry=SECONDS` adds Retry-After (429, 418)"),
     ("ban", "bans the address: 418 until `secs=` have passed (120)"),
     ("latency", "answers after `ms=` (1000) of simulated time"),
@@ -45,6 +45,7 @@ pub const KINDS: [(&str, &str); 29] = [
     ),
     ("duplicate", "repeats a row"),
     ("unordered", "swaps two rows"),
+    ("crossed", "answers a book whose best bid is above its best ask"),
     ("wrong-width", "leaves the last field of a row out"),
     ("number", "sends a price as a number instead of text"),
     ("outside", "adds a row from before the range"),
@@ -61,7 +62,7 @@ pub const KINDS: [(&str, &str); 29] = [
 ];
 
 /// The endpoints that a rule may name.
-pub const TARGETS: [&str; 17] = [
+pub const TARGETS: [&str; 19] = [
     "*",
     "ping",
     "time",
@@ -77,6 +78,8 @@ pub const TARGETS: [&str; 17] = [
     "account",
     "myTrades",
     "convert",
+    "funding",
+    "openInterest",
     "stream",
     "rest",
 ];
@@ -121,6 +124,8 @@ pub enum FaultKind {
     Duplicate,
     /// Two rows swapped.
     Unordered,
+    /// A best bid above the best ask.
+    Crossed,
     /// A row with a field too few.
     WrongWidth,
     /// A number where text belongs.
@@ -209,6 +214,7 @@ impl FaultRule {
             FaultKind::Missing(_) => "missing".into(),
             FaultKind::Duplicate => "duplicate".into(),
             FaultKind::Unordered => "unordered".into(),
+            FaultKind::Crossed => "crossed".into(),
             FaultKind::WrongWidth => "wrong-width".into(),
             FaultKind::Number => "number".into(),
             FaultKind::Outside => "outside".into(),
@@ -381,6 +387,7 @@ impl<'a> Options<'a> {
             "missing" => FaultKind::Missing(self.number("heal")?),
             "duplicate" => FaultKind::Duplicate,
             "unordered" => FaultKind::Unordered,
+            "crossed" => FaultKind::Crossed,
             "wrong-width" => FaultKind::WrongWidth,
             "number" => FaultKind::Number,
             "outside" => FaultKind::Outside,

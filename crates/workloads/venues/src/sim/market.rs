@@ -13,6 +13,7 @@ use watchbell_core::{Millis, Time};
 use super::interval::Grid;
 use super::recorded::{Recorded, RecordedError};
 use super::synthetic::Synthetic;
+use super::universe::{HOUR, Universe};
 
 pub(super) const MINUTE: i64 = 60_000;
 pub(super) const DAY: i64 = 86_400_000;
@@ -192,11 +193,15 @@ pub struct Market {
     days: Mutex<Recent<Arc<[Minute]>>>,
     summaries: Mutex<HashMap<Key, Option<Candle>>>,
     splits: Mutex<Recent<Arc<[Trade]>>>,
+    /// The hours of a day and the minutes of an hour, of a universe.
+    hours: Mutex<Recent<Arc<[Candle; 24]>>>,
+    minutes: Mutex<Recent<Arc<[Minute]>>>,
 }
 
 #[derive(Debug)]
 enum Source {
     Synthetic(Synthetic),
+    Universe(Universe),
     Recorded(Recorded),
 }
 
@@ -207,6 +212,16 @@ impl Market {
     pub fn synthetic(seed: u64, symbols: &[&str]) -> Self {
         let (source, specs) = Synthetic::new(seed, symbols);
         Self::new(Source::Synthetic(source), specs)
+    }
+
+    /// A broad market of a seed: the `count` largest assets (1 to 400) of a universe that reaches from
+    /// half a billion in turnover a day, and well-known names, down to fifty thousand. Its hours and
+    /// days cost no minute; what [`synthetic`](Self::synthetic) says of seeds holds here for a given
+    /// count.
+    #[must_use]
+    pub fn synthetic_universe(seed: u64, count: usize) -> Self {
+        let (source, specs) = Universe::new(seed, count);
+        Self::new(Source::Universe(source), specs)
     }
 
     /// The market recorded in the one-minute kline files of a folder.
@@ -237,6 +252,8 @@ impl Market {
             days: Mutex::new(Recent::new(room)),
             summaries: Mutex::new(HashMap::new()),
             splits: Mutex::new(Recent::new(room)),
+            hours: Mutex::new(Recent::new(2 * room)),
+            minutes: Mutex::new(Recent::new(room)),
         }
     }
 
@@ -256,7 +273,7 @@ impl Market {
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self.source {
-            Source::Synthetic(_) => "synthetic",
+            Source::Synthetic(_) | Source::Universe(_) => "synthetic",
             Source::Recorded(_) => "recorded",
         }
     }
@@ -265,7 +282,7 @@ impl Market {
     #[must_use]
     pub fn span(&self, symbol: usize) -> (Time, Time) {
         let (first, end) = match &self.source {
-            Source::Synthetic(_) => {
+            Source::Synthetic(_) | Source::Universe(_) => {
                 let (first, last) = Synthetic::days();
                 (first * DAY, (last + 1) * DAY)
             }
@@ -278,7 +295,7 @@ impl Market {
     #[must_use]
     pub fn holes(&self, symbol: usize) -> Vec<Hole> {
         match &self.source {
-            Source::Synthetic(_) => Vec::new(),
+            Source::Synthetic(_) | Source::Universe(_) => Vec::new(),
             Source::Recorded(r) => r.holes(symbol),
         }
     }
@@ -292,16 +309,29 @@ impl Market {
         match &self.source {
             Source::Recorded(r) => r.day(symbol, day),
             Source::Synthetic(s) => {
-                let key = (symbol, day);
-                if let Some(found) = lock(&self.days).get(&key) {
-                    return Some(found);
-                }
-                // Computed outside the lock: another thread may do the same, with the same result.
-                let fresh: Arc<[Minute]> = s.day(symbol, day)?.into();
-                lock(&self.days).put(key, Arc::clone(&fresh));
-                Some(fresh)
+                recall(&self.days, (symbol, day), || Some(s.day(symbol, day)?.into()))
             }
+            Source::Universe(u) => recall(&self.days, (symbol, day), || {
+                let hours = self.hours(u, symbol, day)?;
+                Some(hours.iter().flat_map(|hour| u.minutes(symbol, hour)).collect())
+            }),
         }
+    }
+
+    /// The hours of a day of a universe.
+    fn hours(&self, universe: &Universe, symbol: usize, day: i64) -> Option<Arc<[Candle; 24]>> {
+        recall(&self.hours, (symbol, day), || universe.hours(symbol, day).map(Arc::new))
+    }
+
+    /// The minutes of the hour that holds `time`, or of its whole day: whichever costs less.
+    fn around(&self, symbol: usize, time: i64) -> Option<Arc<[Minute]>> {
+        let Source::Universe(u) = &self.source else {
+            return self.day(symbol, time.div_euclid(DAY));
+        };
+        recall(&self.minutes, (symbol, time.div_euclid(HOUR)), || {
+            let hours = self.hours(u, symbol, time.div_euclid(DAY))?;
+            Some(u.minutes(symbol, &hours[(time.rem_euclid(DAY) / HOUR) as usize]).into())
+        })
     }
 
     /// A whole day as one candle.
@@ -310,23 +340,30 @@ impl Market {
         if let Some(found) = lock(&self.summaries).get(&key) {
             return *found;
         }
-        let candle = self.day(symbol, day).and_then(|d| total(d.iter().map(Candle::of)));
+        let candle = match &self.source {
+            Source::Universe(u) => {
+                self.hours(u, symbol, day).and_then(|hours| total(hours.iter().copied()))
+            }
+            Source::Synthetic(_) | Source::Recorded(_) => {
+                self.day(symbol, day).and_then(|d| total(d.iter().map(Candle::of)))
+            }
+        };
         lock(&self.summaries).insert(key, candle);
         candle
     }
 
     /// The minute that opens at `time`.
     fn minute(&self, symbol: usize, time: i64) -> Option<Minute> {
-        let day = self.day(symbol, time.div_euclid(DAY))?;
-        let at = position(&day, time);
-        day.get(at).filter(|m| m.time == time).copied()
+        let minutes = self.around(symbol, time)?;
+        let at = position(&minutes, time);
+        minutes.get(at).filter(|m| m.time == time).copied()
     }
 
     /// The open time of the first minute that opens at `t` or later.
     fn minute_from(&self, symbol: usize, t: i64) -> Option<i64> {
         match &self.source {
             Source::Recorded(r) => r.minute_from(symbol, t),
-            Source::Synthetic(_) => {
+            Source::Synthetic(_) | Source::Universe(_) => {
                 let (first, end) = self.span(symbol);
                 let t = Grid::MINUTE.ceil(t).max(first.0);
                 (t < end.0).then_some(t)
@@ -338,7 +375,7 @@ impl Market {
     fn minute_upto(&self, symbol: usize, t: i64) -> Option<i64> {
         match &self.source {
             Source::Recorded(r) => r.minute_upto(symbol, t),
-            Source::Synthetic(_) => {
+            Source::Synthetic(_) | Source::Universe(_) => {
                 let (first, end) = self.span(symbol);
                 let t = Grid::MINUTE.floor(t).min(end.0 - MINUTE);
                 (t >= first.0).then_some(t)
@@ -363,6 +400,10 @@ impl Market {
             Source::Synthetic(s) => {
                 let spec = &self.symbols[symbol];
                 (s.shape(symbol, m), spec.tick, spec.step)
+            }
+            Source::Universe(u) => {
+                let spec = &self.symbols[symbol];
+                (u.shape(symbol, m), spec.tick, spec.step)
             }
             Source::Recorded(r) => r.shape(symbol, m),
         };
@@ -432,12 +473,23 @@ impl Market {
 
     /// The candle of `[from, to)` as far as it had happened at `now`; `None` when it has no minute.
     pub(super) fn candle(&self, symbol: usize, from: i64, to: i64, now: i64) -> Option<Candle> {
+        self.candle_seen(symbol, (from, to), now, |part| part)
+    }
+
+    /// As [`candle`](Self::candle), where each part of it, within one day, is seen through `lens`.
+    pub(super) fn candle_seen(
+        &self,
+        symbol: usize,
+        (from, to): (i64, i64),
+        now: i64,
+        lens: impl Fn(Candle) -> Candle,
+    ) -> Option<Candle> {
         let mut sum: Option<Candle> = None;
         let mut add = |c: Candle| match &mut sum {
             // The flat stand-in of a minute without trades says nothing beside real ones.
-            Some(s) if c.trades > 0 || c.close_time < now => s.join(&c),
+            Some(s) if c.trades > 0 || c.close_time < now => s.join(&lens(c)),
             Some(_) => {}
-            None => sum = Some(c),
+            None => sum = Some(lens(c)),
         };
         let mut day = from.div_euclid(DAY);
         while day * DAY < to && day * DAY <= now {
@@ -446,17 +498,53 @@ impl Market {
                 if let Some(c) = self.day_candle(symbol, day) {
                     add(c);
                 }
+            } else if let Source::Universe(u) = &self.source {
+                self.hours_between(u, symbol, (a, b), now, &mut add);
             } else if let Some(minutes) = self.day(symbol, day) {
-                for m in &minutes[position(&minutes, a)..] {
-                    if m.time >= b || m.time > now {
-                        break;
-                    }
-                    add(self.cut(symbol, m, now));
-                }
+                self.minutes_between(&minutes, symbol, (a, b), now, &mut add);
             }
             day += 1;
         }
         sum.map(|c| Candle { open_time: from, close_time: to - 1, ..c })
+    }
+
+    fn minutes_between(
+        &self,
+        minutes: &[Minute],
+        symbol: usize,
+        (from, to): (i64, i64),
+        now: i64,
+        add: &mut impl FnMut(Candle),
+    ) {
+        for m in &minutes[position(minutes, from)..] {
+            if m.time >= to || m.time > now {
+                break;
+            }
+            add(self.cut(symbol, m, now));
+        }
+    }
+
+    /// Whole hours as they are, the rest by minutes; all within one day.
+    fn hours_between(
+        &self,
+        universe: &Universe,
+        symbol: usize,
+        (from, to): (i64, i64),
+        now: i64,
+        add: &mut impl FnMut(Candle),
+    ) {
+        let Some(hours) = self.hours(universe, symbol, from.div_euclid(DAY)) else { return };
+        for hour in hours.iter() {
+            let (a, b) = (from.max(hour.open_time), to.min(hour.open_time + HOUR));
+            if a >= b || a > now {
+                continue;
+            }
+            if b - a == HOUR && b <= now {
+                add(*hour);
+            } else if let Some(minutes) = self.around(symbol, hour.open_time) {
+                self.minutes_between(&minutes, symbol, (a, b), now, add);
+            }
+        }
     }
 
     /// A page of candles, oldest first (spec: venues, section 4.3). `keep` says which open times
@@ -644,6 +732,7 @@ impl Market {
     fn time_of_trade(&self, symbol: usize, id: i64) -> i64 {
         let day = match &self.source {
             Source::Synthetic(_) => Synthetic::day_of_trade(id.max(0)),
+            Source::Universe(u) => u.day_of_trade(symbol, id.max(0)),
             Source::Recorded(r) => r.day_of_trade(symbol, id),
         };
         let Some(minutes) = self.day(symbol, day) else { return i64::MAX / 2 };
@@ -673,12 +762,14 @@ fn total(candles: impl Iterator<Item = Candle>) -> Option<Candle> {
     })
 }
 
-/// The index of the first minute at or after `time`; direct when the day has no gap.
+/// The index of the first minute at or after `time`; direct when the day, or hour, has no gap.
 fn position(day: &[Minute], time: i64) -> usize {
-    if day.len() == 1_440
-        && let Some(first) = day.first()
+    if matches!(day.len(), 60 | 1_440)
+        && let [first, .., last] = day
+        && last.time - first.time == (day.len() as i64 - 1) * MINUTE
     {
-        return ((time - first.time + MINUTE - 1) / MINUTE).clamp(0, 1_440) as usize;
+        let after = (time - first.time + MINUTE - 1).div_euclid(MINUTE);
+        return after.clamp(0, day.len() as i64) as usize;
     }
     day.partition_point(|m| m.time < time)
 }
@@ -687,7 +778,22 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A symbol, and a day or a time.
+/// What is remembered under a key, or else made now. It is made outside the lock: another thread may do
+/// the same, with the same result.
+fn recall<V: Clone>(
+    memory: &Mutex<Recent<V>>,
+    key: Key,
+    make: impl FnOnce() -> Option<V>,
+) -> Option<V> {
+    if let Some(found) = lock(memory).get(&key) {
+        return Some(found);
+    }
+    let fresh = make()?;
+    lock(memory).put(key, fresh.clone());
+    Some(fresh)
+}
+
+/// A symbol, and a day, an hour or a time.
 type Key = (usize, i64);
 
 /// A map that forgets what was not used for longest.
@@ -710,14 +816,15 @@ impl<V: Clone> Recent<V> {
         Some(value.clone())
     }
 
+    /// Forgets a quarter at a time, so that looking for the oldest costs little on average.
     fn put(&mut self, key: Key, value: V) {
         self.used += 1;
         self.entries.insert(key, (value, self.used));
-        if self.entries.len() > self.room
-            && let Some(oldest) = self.entries.iter().min_by_key(|(_, (_, used))| *used)
-        {
-            let oldest = *oldest.0;
-            self.entries.remove(&oldest);
+        if self.entries.len() > self.room {
+            let mut ages: Vec<u64> = self.entries.values().map(|(_, used)| *used).collect();
+            let (_, oldest_kept, _) = ages.select_nth_unstable(self.room / 4);
+            let kept = *oldest_kept;
+            self.entries.retain(|_, (_, used)| *used >= kept);
         }
     }
 }

@@ -10,8 +10,10 @@
 
 mod account;
 mod book;
+mod control;
 mod dice;
 pub mod fault;
+mod floor;
 mod interval;
 mod journal;
 mod limiter;
@@ -26,6 +28,8 @@ mod stream;
 mod synthetic;
 #[cfg(test)]
 mod tests;
+mod universe;
+mod venue;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -33,9 +37,6 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::routing::{any, get};
-use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use watchbell_clock::Clock;
 use watchbell_core::{Millis, Time};
 
@@ -46,11 +47,12 @@ pub use limiter::{LimiterState, Limits};
 pub use market::{Candle, Hole, Market, SymbolSpec, Trade};
 pub use recorded::RecordedError;
 pub use synthetic::DEFAULT_UNIVERSE;
+pub use venue::{VenueLimits, VenueSim, VenueSimConfig};
 
 use fault::Faults;
+use floor::{Bound, Floor, Server};
 use limiter::Limiter;
 use market::lock;
-use net::{Door, Peer};
 
 /// How a simulator runs.
 #[derive(Debug, Clone)]
@@ -88,39 +90,18 @@ pub enum SimError {
 /// finish.
 #[derive(Debug)]
 pub struct Simulator {
-    address: SocketAddr,
     venue: Arc<Venue>,
-    stop: watch::Sender<bool>,
-    server: Option<JoinHandle<io::Result<()>>>,
+    server: Server,
 }
 
-/// What all connections share.
+/// Binance: its floor, and what it keeps of its clients.
 #[derive(Debug)]
 pub(crate) struct Venue {
-    market: Arc<Market>,
-    clock: Clock,
-    faults: Mutex<Faults>,
+    floor: Arc<Floor>,
     limits: Limits,
     limiter: Mutex<Limiter>,
     account: Mutex<Account>,
     spent: Mutex<account::Spent>,
-    journal: Journal,
-    stopping: watch::Receiver<bool>,
-}
-
-impl Venue {
-    fn is_down(&self) -> bool {
-        lock(&self.faults).is_down(self.clock.now())
-    }
-
-    /// Resolves when the simulator stops.
-    async fn stopped(&self) {
-        let mut stopping = self.stopping.clone();
-        // An error means that the simulator is gone, which is a stop as well.
-        if stopping.wait_for(|stop| *stop).await.is_err() {
-            tracing::debug!("the venue simulator was dropped");
-        }
-    }
 }
 
 impl Simulator {
@@ -129,22 +110,15 @@ impl Simulator {
     /// # Errors
     /// [`SimError::Bind`] when the address cannot be bound.
     pub async fn start(config: SimConfig) -> Result<Self, SimError> {
-        let bind = config.bind;
-        let fail = |source| SimError::Bind { address: bind, source };
-        let tcp = TcpListener::bind(bind).await.map_err(fail)?;
-        let address = tcp.local_addr().map_err(fail)?;
-        let (stop, stopping) = watch::channel(false);
+        let bound = Bound::to(config.bind).await?;
         let opened = config.clock.now().floor(Millis::from_mins(1));
+        let floor = Floor::new(config.market, config.clock, config.faults, bound.stopping());
         let venue = Arc::new(Venue {
+            floor: Arc::new(floor),
             account: Mutex::new(Account::standard(opened)),
             spent: Mutex::default(),
-            market: config.market,
-            clock: config.clock,
-            faults: Mutex::new(Faults::new(config.faults)),
             limits: config.limits,
             limiter: Mutex::new(Limiter::new(config.limits)),
-            journal: Journal::default(),
-            stopping,
         });
         let router = Router::new()
             .route("/api/v3/{*path}", any(rest::answer))
@@ -153,49 +127,40 @@ impl Simulator {
             .route("/ws/{*streams}", any(stream::raw))
             .route("/stream", any(stream::combined))
             .route("/sim/journal", get(rest::journal))
-            .route("/sim/faults", get(rest::faults).post(rest::set_faults))
-            .route("/sim/market", get(rest::market))
             .fallback(rest::unknown_path)
-            .with_state(Arc::clone(&venue));
-        let door = Door { tcp, venue: Arc::downgrade(&venue) };
-        let service = router.into_make_service_with_connect_info::<Peer>();
-        let watched = Arc::clone(&venue);
-        let server = tokio::spawn(async move {
-            axum::serve(door, service)
-                .with_graceful_shutdown(async move { watched.stopped().await })
-                .await
-        });
-        tracing::debug!(%address, "the venue simulator listens");
-        Ok(Self { address, venue, stop, server: Some(server) })
+            .with_state(Arc::clone(&venue))
+            .merge(control::routes(&venue.floor));
+        let server = bound.serve(router, &venue.floor);
+        Ok(Self { venue, server })
     }
 
     /// Where it listens.
     #[must_use]
     pub const fn addr(&self) -> SocketAddr {
-        self.address
+        self.server.address()
     }
 
     /// The base URL for REST, such as `http://127.0.0.1:40123`.
     #[must_use]
     pub fn base_url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.server.address())
     }
 
     /// The base URL for streams, such as `ws://127.0.0.1:40123`.
     #[must_use]
     pub fn ws_url(&self) -> String {
-        format!("ws://{}", self.address)
+        format!("ws://{}", self.server.address())
     }
 
     /// The journal of this simulator.
     #[must_use]
     pub fn journal(&self) -> Journal {
-        self.venue.journal.clone()
+        self.venue.floor.journal.clone()
     }
 
     /// Replaces the fault script; all counters start anew.
     pub fn set_faults(&self, script: FaultScript) {
-        *lock(&self.venue.faults) = Faults::new(script);
+        *lock(&self.venue.floor.faults) = Faults::new(script);
     }
 
     /// Replaces the account that signed requests speak for. Without it there is
@@ -207,39 +172,27 @@ impl Simulator {
     /// The request budget of an address now.
     #[must_use]
     pub fn limiter_state(&self, address: IpAddr) -> LimiterState {
-        *lock(&self.venue.limiter).state(address, self.venue.clock.now())
+        *lock(&self.venue.limiter).state(address, self.venue.floor.clock.now())
     }
 
     /// The simulated present.
     #[must_use]
     pub fn now(&self) -> Time {
-        self.venue.clock.now()
+        self.venue.floor.clock.now()
+    }
+
+    pub(crate) fn floor(&self) -> &Floor {
+        &self.venue.floor
     }
 
     /// The market being served.
     #[must_use]
     pub fn market(&self) -> &Market {
-        &self.venue.market
+        &self.venue.floor.market
     }
 
     /// Tells every stream, lets requests in progress finish, and stops.
-    pub async fn shutdown(mut self) {
-        self.stop.send_replace(true);
-        if let Some(server) = self.server.take() {
-            match server.await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "the venue simulator ended badly"),
-                Err(error) => tracing::warn!(%error, "the venue simulator panicked"),
-            }
-        }
-    }
-}
-
-impl Drop for Simulator {
-    fn drop(&mut self) {
-        self.stop.send_replace(true);
-        if let Some(server) = &self.server {
-            server.abort();
-        }
+    pub async fn shutdown(self) {
+        self.server.shutdown().await;
     }
 }

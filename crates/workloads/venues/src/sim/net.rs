@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use watchbell_core::Millis;
 
-use super::Venue;
+use super::floor::Floor;
 
 /// The switch of one connection.
 #[derive(Debug, Clone, Default)]
@@ -57,7 +57,7 @@ impl Connected<IncomingStream<'_, Door>> for Peer {
 /// The listener: it closes a connection at once while the script says that the venue is down.
 pub(super) struct Door {
     pub(super) tcp: TcpListener,
-    pub(super) venue: Weak<Venue>,
+    pub(super) floor: Weak<Floor>,
 }
 
 impl Listener for Door {
@@ -68,7 +68,7 @@ impl Listener for Door {
         loop {
             match self.tcp.accept().await {
                 Ok((tcp, address)) => {
-                    let down = self.venue.upgrade().is_some_and(|v| v.is_down());
+                    let down = self.floor.upgrade().is_some_and(|f| f.is_down());
                     if down {
                         quietly(tcp.set_zero_linger());
                         continue;
@@ -78,8 +78,8 @@ impl Listener for Door {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the venue simulator cannot accept a connection");
-                    if let Some(venue) = self.venue.upgrade() {
-                        venue.clock.sleep(Millis(100)).await;
+                    if let Some(floor) = self.floor.upgrade() {
+                        floor.clock.sleep(Millis(100)).await;
                     }
                 }
             }

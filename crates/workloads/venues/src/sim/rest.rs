@@ -6,38 +6,24 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Query, State};
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 use axum::response::IntoResponse;
-use serde::{Deserialize, Serialize};
 use watchbell_core::{Millis, Time};
 
 use super::Venue;
 use super::account::Signed;
 use super::book::book;
-use super::fault::{FaultKind, FaultRule, FaultScript, Faults};
+use super::control::{self, After};
+use super::fault::{FaultKind, Faults};
+use super::floor::{Answer, HTML, Met, Trouble};
 use super::interval::Grid;
-use super::journal::JournalEntry;
-use super::limiter::{LimiterState, Verdict};
+use super::limiter::Verdict;
 use super::market::{Candle, Page, TradesFrom, lock};
 use super::net::Peer;
 use super::params::{Params, Refusal};
 use super::render;
 
 const JSON: &str = "application/json;charset=UTF-8";
-const HTML: &str = "text/html";
-
-/// What a proxy in front of the venue says.
-const PROXY_PAGE: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\
-     <center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n";
 
 const TOO_MUCH: &str = "Please use WebSocket Streams for live updates to avoid";
-
-/// An answer before its headers.
-pub(super) struct Answer {
-    status: u16,
-    kind: &'static str,
-    body: Vec<u8>,
-    rows: usize,
-    retry_after: Option<i64>,
-}
 
 impl Answer {
     pub(super) fn ok(body: Vec<u8>, rows: usize) -> Self {
@@ -70,7 +56,7 @@ pub(super) async fn answer(
         None => path.strip_prefix("/api/v3/").filter(|e| !e.contains("convert")).unwrap_or(""),
     };
     let params = Params::parse(uri.query().unwrap_or_default());
-    let arrived = venue.clock.now();
+    let arrived = venue.floor.clock.now();
     let Some(weight) = weight(endpoint, &params) else {
         return unknown_path().await;
     };
@@ -90,27 +76,17 @@ pub(super) async fn answer(
     };
     // A refused request is not worked on, so no fault but a dead connection can reach it.
     let mut faults = if refusal.is_some() {
-        Vec::new()
+        Met::default()
     } else {
-        lock(&venue.faults).strike(endpoint, params.raw("symbol"), arrived, |_| true)
+        venue.floor.meet(endpoint, params.raw("symbol"), arrived).await
     };
-    for fault in &faults {
-        if let FaultKind::Latency(span) = fault.kind {
-            tokio::select! {
-                () = venue.clock.sleep(span) => {}
-                () = venue.stopped() => {}
-            }
-        }
-    }
-    if faults.iter().any(|f| f.kind == FaultKind::Timeout) {
-        note(&venue, &method, &uri, used, &faults, None);
-        venue.stopped().await;
+    if faults.hit(FaultKind::Timeout) {
+        venue.floor.note((&method, &uri), used, &faults, None);
+        venue.floor.stopped().await;
     }
     let mut answer = match refusal {
         Some(answer) => answer,
-        None if method != Method::GET => {
-            Answer { status: 405, kind: HTML, body: Vec::new(), rows: 0, retry_after: None }
-        }
+        None if method != Method::GET => Answer::page(405, Vec::new()),
         None => {
             let key = headers.get("x-mbx-apikey").and_then(|k| k.to_str().ok());
             let signed = Signed { query: uri.query().unwrap_or_default(), key };
@@ -118,8 +94,8 @@ pub(super) async fn answer(
             view.answer().unwrap_or_else(Answer::from)
         }
     };
-    faults.retain(|fault| apply(&venue, &peer, fault, &mut answer));
-    note(&venue, &method, &uri, used, &faults, Some(&answer));
+    faults.apply(&*venue, &peer, &mut answer);
+    venue.floor.note((&method, &uri), used, &faults, Some(&answer));
     respond(&venue, answer, used)
 }
 
@@ -129,129 +105,48 @@ fn banned(until: Time, retry_after: i64) -> Answer {
     Answer { retry_after: Some(retry_after), ..Answer::error(418, -1003, &message) }
 }
 
-/// Lets a fault work on a finished answer; says whether it had anything to do with it.
-fn apply(venue: &Venue, peer: &Peer, fault: &FaultRule, answer: &mut Answer) -> bool {
-    match fault.kind {
-        FaultKind::Status { status, retry_after } => {
-            let (code, message) = match status {
-                429 => (-1003, "Too many requests queued."),
-                418 => (-1003, "Way too much request weight used; IP banned."),
-                408 | 504 => (
-                    -1007,
-                    "Timeout waiting for response from backend server. Send status unknown; \
-                     execution status unknown.",
-                ),
-                503 => (
-                    -1008,
-                    "Server is currently overloaded with other requests. Please try again in a \
-                     few minutes.",
-                ),
-                _ => (-1000, "An unknown error occurred while processing the request."),
-            };
-            *answer = Answer { retry_after, ..Answer::error(status, code, message) };
-            if status == 403 {
-                answer.kind = HTML;
-                answer.body =
-                    b"<html><head><title>403 Forbidden</title></head><body></body></html>".to_vec();
-            }
-        }
-        FaultKind::Ban(span) => {
-            let until = lock(&venue.limiter).ban(peer.address.ip(), span, venue.clock.now());
-            *answer = banned(until, super::limiter::seconds(span));
-        }
-        FaultKind::Reset | FaultKind::Down => {
-            peer.cut.after(0, true);
-            answer.status = 0;
-        }
-        // About 400 bytes of headers go first.
-        FaultKind::ResetBody => peer.cut.after(400 + answer.body.len() / 2, true),
-        FaultKind::Truncated => peer.cut.after(400 + answer.body.len() / 2, false),
-        FaultKind::Html(status) => {
-            *answer =
-                Answer { status, kind: HTML, body: PROXY_PAGE.into(), rows: 0, retry_after: None };
-        }
-        FaultKind::Empty => answer.body.clear(),
-        FaultKind::Null => answer.body = b"null".to_vec(),
-        FaultKind::ErrorObject => {
-            *answer = Answer::error(200, -1001, "Internal error; unable to process your request.");
-        }
-        FaultKind::Malformed => answer.body.truncate(answer.body.len().saturating_sub(2)),
-        // These have been at work while the answer was made.
-        FaultKind::Latency(_)
-        | FaultKind::Timeout
-        | FaultKind::Stale(_)
-        | FaultKind::Skew(_)
-        | FaultKind::Duplicate
-        | FaultKind::Unordered
-        | FaultKind::WrongWidth
-        | FaultKind::Number
-        | FaultKind::Outside => {}
-        FaultKind::Missing(_)
-        | FaultKind::Revised(_)
-        | FaultKind::Halt
-        | FaultKind::Drop
-        | FaultKind::Silence
-        | FaultKind::SkipFrame
-        | FaultKind::DuplicateFrame
-        | FaultKind::BrokenFrame
-        | FaultKind::Boundary => return false,
+impl Trouble for Venue {
+    fn status(&self, status: u16) -> Answer {
+        let (code, message) = match status {
+            403 => return Answer::forbidden(),
+            429 => (-1003, "Too many requests queued."),
+            418 => (-1003, "Way too much request weight used; IP banned."),
+            408 | 504 => (
+                -1007,
+                "Timeout waiting for response from backend server. Send status unknown; \
+                 execution status unknown.",
+            ),
+            503 => (
+                -1008,
+                "Server is currently overloaded with other requests. Please try again in a few \
+                 minutes.",
+            ),
+            _ => (-1000, "An unknown error occurred while processing the request."),
+        };
+        Answer::error(status, code, message)
     }
-    true
-}
 
-fn note(
-    venue: &Venue,
-    method: &Method,
-    uri: &Uri,
-    used_weight: u32,
-    faults: &[FaultRule],
-    answer: Option<&Answer>,
-) {
-    venue.journal.note(JournalEntry {
-        seq: 0,
-        at: venue.clock.now(),
-        method: if *method == Method::GET { "GET" } else { "other" },
-        target: uri.path_and_query().map_or_else(String::new, |target| {
-            // The signature of a request says nothing that its other parameters do not say.
-            let target = target.as_str();
-            target.split("&signature=").next().unwrap_or(target).to_owned()
-        }),
-        status: answer.map_or(0, |a| a.status),
-        rows: answer.map_or(0, |a| a.rows),
-        bytes: answer.map_or(0, |a| a.body.len()),
-        used_weight,
-        faults: faults.iter().map(ToString::to_string).collect(),
-    });
+    fn ban(&self, peer: &Peer, span: Millis) -> Answer {
+        let until = lock(&self.limiter).ban(peer.address.ip(), span, self.floor.clock.now());
+        banned(until, super::limiter::seconds(span))
+    }
+
+    fn object(&self) -> Answer {
+        Answer::error(200, -1001, "Internal error; unable to process your request.")
+    }
 }
 
 fn respond(venue: &Venue, answer: Answer, used: u32) -> Response<Body> {
-    let mut response = Response::new(Body::from(answer.body));
-    // A connection that is cut before the answer never shows this status.
-    *response.status_mut() =
-        StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = venue.floor.respond(answer);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.kind));
     headers.insert(header::SERVER, HeaderValue::from_static("nginx"));
     headers.insert(
         header::CACHE_CONTROL,
         HeaderValue::from_static("no-cache, no-store, must-revalidate"),
     );
-    let date = http_date(venue.clock.now()).map(HeaderValue::try_from);
-    if let Some(Ok(date)) = date {
-        headers.insert(header::DATE, date);
-    }
     headers.insert("x-mbx-used-weight", HeaderValue::from(used));
     headers.insert("x-mbx-used-weight-1m", HeaderValue::from(used));
-    if let Some(after) = answer.retry_after {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(after));
-    }
     response
-}
-
-/// `Tue, 15 Nov 1994 08:12:31 GMT`; nothing for an instant outside the calendar.
-fn http_date(t: Time) -> Option<String> {
-    let at = jiff::Timestamp::from_millisecond(t.0).ok()?;
-    Some(at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
 }
 
 /// The weight of a request; `None` for a path that does not exist. Spec: venues, section 4.2.
@@ -297,31 +192,19 @@ pub(super) struct View<'a> {
     pub(super) venue: &'a Venue,
     pub(super) endpoint: &'a str,
     pub(super) params: &'a Params,
-    faults: &'a [FaultRule],
+    faults: &'a Met,
     pub(super) signed: Signed<'a>,
 }
 
 impl View<'_> {
-    fn hit(&self, kind: FaultKind) -> bool {
-        self.faults.iter().any(|f| f.kind == kind)
-    }
-
     /// The instant that the answer shows: the present, or earlier where a cache is stale.
     pub(super) fn now(&self) -> i64 {
-        let stale = self.faults.iter().filter_map(|f| match f.kind {
-            FaultKind::Stale(by) => Some(by.0),
-            _ => None,
-        });
-        self.venue.clock.now().0 - stale.sum::<i64>()
+        self.venue.floor.clock.now().0 - self.faults.stale()
     }
 
     /// What the venue's own clock shows.
     pub(super) fn server_time(&self) -> i64 {
-        let skew = self.faults.iter().filter_map(|f| match f.kind {
-            FaultKind::Skew(by) => Some(by.0),
-            _ => None,
-        });
-        self.now() + skew.sum::<i64>()
+        self.now() + self.faults.skew()
     }
 
     fn answer(&self) -> Result<Answer, Refusal> {
@@ -349,12 +232,12 @@ impl View<'_> {
     }
 
     pub(super) fn lookup(&self, name: &str) -> Result<usize, Refusal> {
-        let found = self.venue.market.find(name);
+        let found = self.venue.floor.market.find(name);
         found.ok_or_else(|| Refusal::bad(-1121, "Invalid symbol."))
     }
 
     fn name(&self, symbol: usize) -> &str {
-        &self.venue.market.symbols()[symbol].name
+        &self.venue.floor.market.symbols()[symbol].name
     }
 
     /// The symbols that `symbol` or `symbols` name, or all; and whether it was the single one.
@@ -369,7 +252,7 @@ impl View<'_> {
             (None, Some(names)) => {
                 Ok((names.iter().map(|n| self.lookup(n)).collect::<Result<_, _>>()?, false))
             }
-            (None, None) => Ok(((0..self.venue.market.symbols().len()).collect(), false)),
+            (None, None) => Ok(((0..self.venue.floor.market.symbols().len()).collect(), false)),
         }
     }
 
@@ -383,11 +266,11 @@ impl View<'_> {
         ])?;
         let (chosen, _) = self.chosen()?;
         let now = self.now();
-        let faults = lock(&self.venue.faults);
+        let faults = lock(&self.venue.floor.faults);
         let wanted = self.params.raw("symbolStatus");
         let symbols: Vec<_> = chosen
             .into_iter()
-            .map(|s| &self.venue.market.symbols()[s])
+            .map(|s| &self.venue.floor.market.symbols()[s])
             .map(|spec| {
                 let halted = faults.is_halted(&spec.name, Time(now));
                 (spec, if halted { "HALT" } else { "TRADING" })
@@ -412,8 +295,8 @@ impl View<'_> {
         let grid = grid.in_zone(p.zone()?);
         let symbol = self.lookup(name)?;
         let now = self.now();
-        let market = &self.venue.market;
-        let mut faults = lock(&self.venue.faults);
+        let market = &self.venue.floor.market;
+        let mut faults = lock(&self.venue.floor.faults);
         let mut rows = if faults.touches_candles() {
             let rows = market.klines(symbol, grid, page, now, |open| {
                 !faults.hides(self.endpoint, name, interval, open)
@@ -425,11 +308,11 @@ impl View<'_> {
         };
         self.disorder(symbol, grid, &mut rows, now);
         let mut body = render::array(&rows, 190, render::kline);
-        if self.hit(FaultKind::WrongWidth) && body.ends_with(b",\"0\"]]") {
+        if self.faults.hit(FaultKind::WrongWidth) && body.ends_with(b",\"0\"]]") {
             body.truncate(body.len() - 6);
             body.extend_from_slice(b"]]");
         }
-        if self.hit(FaultKind::Number) {
+        if self.faults.hit(FaultKind::Number) {
             unquote_first(&mut body);
         }
         Ok(Answer::ok(body, rows.len()))
@@ -443,7 +326,7 @@ impl View<'_> {
         now: i64,
     ) -> Vec<Candle> {
         let name = self.name(symbol);
-        let step = i128::from(self.venue.market.symbols()[symbol].step);
+        let step = i128::from(self.venue.floor.market.symbols()[symbol].step);
         for row in &mut rows {
             let times = (row.open_time, row.close_time);
             if faults.revises(self.endpoint, name, interval, times, now) {
@@ -457,20 +340,12 @@ impl View<'_> {
 
     /// The faults that work on whole rows.
     fn disorder(&self, symbol: usize, grid: Grid, rows: &mut Vec<Candle>, now: i64) {
-        if self.hit(FaultKind::Duplicate)
-            && let Some(row) = rows.get(rows.len() / 2).copied()
-        {
-            rows.insert(rows.len() / 2, row);
-        }
-        if self.hit(FaultKind::Unordered) && rows.len() > 1 {
-            let at = rows.len() / 2;
-            rows.swap(at - 1, at);
-        }
-        if self.hit(FaultKind::Outside)
+        self.faults.disorder(rows);
+        if self.faults.hit(FaultKind::Outside)
             && let Some(first) = rows.first()
         {
             let open = grid.floor(first.open_time - 1);
-            if let Some(row) = self.venue.market.candle(symbol, open, first.open_time, now) {
+            if let Some(row) = self.venue.floor.market.candle(symbol, open, first.open_time, now) {
                 rows.insert(0, row);
             }
         }
@@ -482,7 +357,11 @@ impl View<'_> {
         let limit = self.params.limit(100, 5_000)?;
         let symbol = self.lookup(name)?;
         let empty = || super::book::Book { update: 0, bids: Vec::new(), asks: Vec::new() };
-        let book = book(&self.venue.market, symbol, self.now(), limit).unwrap_or_else(empty);
+        let found = book(&self.venue.floor.market, symbol, self.now(), limit);
+        let mut book = found.unwrap_or_else(empty);
+        if self.faults.hit(FaultKind::Crossed) {
+            super::book::cross(&mut book.bids, &book.asks);
+        }
         Ok(Answer::ok(render::depth(&book), book.bids.len() + book.asks.len()))
     }
 
@@ -499,7 +378,7 @@ impl View<'_> {
         let symbol = self.lookup(name)?;
         let now = self.now();
         let from = from.map_or(TradesFrom::Newest(now), TradesFrom::Id);
-        let trades = self.venue.market.trades(symbol, from, limit, now);
+        let trades = self.venue.floor.market.trades(symbol, from, limit, now);
         Ok(Answer::ok(render::array(&trades, 150, render::trade), trades.len()))
     }
 
@@ -520,7 +399,7 @@ impl View<'_> {
             (None, Some(start), end) => TradesFrom::Times(start, end.unwrap_or(now)),
             (None, None, end) => TradesFrom::Newest(end.unwrap_or(now)),
         };
-        let trades = self.venue.market.trades(symbol, from, limit, now);
+        let trades = self.venue.floor.market.trades(symbol, from, limit, now);
         Ok(Answer::ok(render::array(&trades, 140, render::agg_trade), trades.len()))
     }
 
@@ -568,7 +447,7 @@ impl View<'_> {
         self.params.only(&["symbol", "symbols", "symbolStatus"])?;
         let now = Time(self.now());
         self.each(|symbol, out| {
-            let last = self.venue.market.last_trade(symbol, now);
+            let last = self.venue.floor.market.last_trade(symbol, now);
             last.is_some_and(|t| {
                 render::price_ticker(out, self.name(symbol), t.price);
                 true
@@ -580,7 +459,7 @@ impl View<'_> {
         self.params.only(&["symbol", "symbols", "symbolStatus"])?;
         let now = self.now();
         self.each(|symbol, out| {
-            book(&self.venue.market, symbol, now, 1).is_some_and(|b| {
+            book(&self.venue.floor.market, symbol, now, 1).is_some_and(|b| {
                 render::book_ticker(out, self.name(symbol), &b);
                 true
             })
@@ -591,9 +470,9 @@ impl View<'_> {
         self.params.only(&["symbol"])?;
         let symbol = self.lookup(self.params.symbol()?)?;
         let now = self.now();
-        let last = self.venue.market.last_trade(symbol, Time(now));
+        let last = self.venue.floor.market.last_trade(symbol, Time(now));
         let from = Grid::MINUTE.floor(now) - 4 * super::market::MINUTE;
-        let recent = self.venue.market.candle(symbol, from, now + 1, now);
+        let recent = self.venue.floor.market.candle(symbol, from, now + 1, now);
         let price = match recent {
             Some(c) if c.volume > 0 => c.quote * i128::from(super::market::E8) / c.volume,
             _ => last.map_or(0, |t| i128::from(t.price)),
@@ -607,13 +486,13 @@ impl View<'_> {
 
 /// The rolling day of a symbol; `None` before its first trade.
 pub(super) fn day(venue: &Venue, symbol: usize, now: i64) -> Option<render::Day<'_>> {
-    let (candle, before) = venue.market.rolling_day(symbol, now)?;
+    let (candle, before) = venue.floor.market.rolling_day(symbol, now)?;
     Some(render::Day {
-        symbol: &venue.market.symbols()[symbol].name,
+        symbol: &venue.floor.market.symbols()[symbol].name,
         candle,
         before,
-        last: venue.market.last_trade(symbol, Time(now))?,
-        book: book(&venue.market, symbol, now, 1)?,
+        last: venue.floor.market.last_trade(symbol, Time(now))?,
+        book: book(&venue.floor.market, symbol, now, 1)?,
     })
 }
 
@@ -632,92 +511,12 @@ pub(super) async fn unknown_path() -> Response<Body> {
     (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, HTML)], page).into_response()
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
-    match serde_json::to_vec(value) {
-        Ok(body) => (status, [(header::CONTENT_TYPE, JSON)], body).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
-}
-
-/// The query of `GET /sim/journal`.
-#[derive(Debug, Deserialize)]
-pub(super) struct After {
-    #[serde(default)]
-    after: u64,
-}
-
-#[derive(Serialize)]
-struct JournalPage {
-    now: Time,
-    last: u64,
-    limiter: LimiterState,
-    entries: Vec<JournalEntry>,
-}
-
 /// `GET /sim/journal?after=N`.
 pub(super) async fn journal(
     State(venue): State<Arc<Venue>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    Query(After { after }): Query<After>,
+    query: Query<After>,
 ) -> Response<Body> {
-    let now = venue.clock.now();
-    let limiter = *lock(&venue.limiter).state(peer.address.ip(), now);
-    let entries = venue.journal.after(after);
-    json(StatusCode::OK, &JournalPage { now, last: venue.journal.last(), limiter, entries })
-}
-
-/// `GET /sim/faults`: the rules, as a list of text.
-pub(super) async fn faults(State(venue): State<Arc<Venue>>) -> Response<Body> {
-    let script = lock(&venue.faults).script();
-    json(StatusCode::OK, &script)
-}
-
-/// `POST /sim/faults`: replaces the rules by a JSON list of text, or by plain text.
-pub(super) async fn set_faults(State(venue): State<Arc<Venue>>, body: String) -> Response<Body> {
-    let parsed: Result<FaultScript, String> = if body.trim_start().starts_with('[') {
-        serde_json::from_str(&body).map_err(|e| e.to_string())
-    } else {
-        body.parse().map_err(|e: super::FaultParseError| e.to_string())
-    };
-    match parsed {
-        Ok(script) => {
-            let reply = json(StatusCode::OK, &script);
-            *lock(&venue.faults) = Faults::new(script);
-            reply
-        }
-        Err(problem) => json(StatusCode::BAD_REQUEST, &serde_json::json!({ "error": problem })),
-    }
-}
-
-/// `GET /sim/market`: what is served.
-pub(super) async fn market(State(venue): State<Arc<Venue>>) -> Response<Body> {
-    let symbols: Vec<_> = venue
-        .market
-        .symbols()
-        .iter()
-        .enumerate()
-        .map(|(i, spec)| {
-            let (from, to) = venue.market.span(i);
-            let holes: Vec<_> = venue
-                .market
-                .holes(i)
-                .iter()
-                .map(|h| {
-                    let minutes = (h.to - h.from) / Millis::from_mins(1);
-                    serde_json::json!({
-                        "from": h.from.rfc3339(), "to": h.to.rfc3339(), "minutes": minutes,
-                    })
-                })
-                .collect();
-            serde_json::json!({
-                "symbol": spec.name, "from": from.rfc3339(), "to": to.rfc3339(), "holes": holes,
-            })
-        })
-        .collect();
-    let value = serde_json::json!({
-        "kind": venue.market.kind(),
-        "now": venue.clock.now().rfc3339(),
-        "symbols": symbols,
-    });
-    json(StatusCode::OK, &value)
+    let limiter = *lock(&venue.limiter).state(peer.address.ip(), venue.floor.clock.now());
+    control::journal(&venue.floor, &query, Some(limiter))
 }

@@ -66,12 +66,12 @@ fn open(
         names.split('/').filter(|n| !n.is_empty()).map(str::to_owned).collect();
     upgrade.on_upgrade(move |socket| async move {
         let mut line = Line::new(Arc::clone(&venue), socket, combined);
-        let clock = venue.clock.clone();
-        venue.journal.note_stream(clock.now(), format!("open {}", names.join("/")));
+        let clock = venue.floor.clock.clone();
+        venue.floor.journal.note_stream(clock.now(), format!("open {}", names.join("/")));
         line.subscribe(&names);
         let end = line.run().await;
         let what = format!("close after {} frames: {end}", line.frames);
-        venue.journal.note_stream(clock.now(), what);
+        venue.floor.journal.note_stream(clock.now(), what);
     })
 }
 
@@ -137,7 +137,7 @@ type Step = Result<(), String>;
 
 impl Line {
     fn new(venue: Arc<Venue>, socket: WebSocket, combined: bool) -> Self {
-        let now = venue.clock.now().0;
+        let now = venue.floor.clock.now().0;
         let mut line = Self {
             venue,
             socket,
@@ -159,7 +159,7 @@ impl Line {
     /// A span of real time in simulated milliseconds: whether a peer is alive is a matter of the
     /// network, which does not run faster on an accelerated clock.
     fn wall(&self, millis: i64) -> i64 {
-        (millis as f64 * self.venue.clock.speed().max(1.0)) as i64
+        (millis as f64 * self.venue.floor.clock.speed().max(1.0)) as i64
     }
 
     async fn run(&mut self) -> String {
@@ -170,13 +170,13 @@ impl Line {
             let wake = first.min(self.ping_due).min(pong).min(self.life_ends);
             let step = tokio::select! {
                 biased;
-                () = venue.stopped() => self.announce_shutdown().await,
+                () = venue.floor.stopped() => self.announce_shutdown().await,
                 message = self.socket.recv() => match message {
                     Some(Ok(message)) => self.receive(message).await,
                     Some(Err(error)) => Err(format!("broken by the client: {error}")),
                     None => Err("closed by the client".to_owned()),
                 },
-                () = venue.clock.sleep_until(Time(wake)) => self.wake().await,
+                () = venue.floor.clock.sleep_until(Time(wake)) => self.wake().await,
             };
             if let Err(end) = step {
                 return end;
@@ -185,7 +185,7 @@ impl Line {
     }
 
     async fn announce_shutdown(&mut self) -> Step {
-        let at = self.venue.clock.now().0;
+        let at = self.venue.floor.clock.now().0;
         let event = format!(r#"{{"e":"serverShutdown","E":{at}}}"#);
         self.send_payload("!serverShutdown", event.into_bytes()).await?;
         Err(self.close(1001, "the server shuts down").await)
@@ -202,7 +202,7 @@ impl Line {
     /// Sends, unless the client has not read for so long that it must be gone.
     async fn send(&mut self, message: Message) -> Step {
         let limit = Millis(self.wall(PONG_WITHIN));
-        match self.venue.clock.timeout(limit, self.socket.send(message)).await {
+        match self.venue.floor.clock.timeout(limit, self.socket.send(message)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(format!("broken by the client: {error}")),
             Err(_) => Err("the client does not read".to_owned()),
@@ -230,7 +230,7 @@ impl Line {
     // ---- What the client says
 
     async fn receive(&mut self, message: Message) -> Step {
-        let now = self.venue.clock.now().0;
+        let now = self.venue.floor.clock.now().0;
         let window = self.wall(1_000);
         self.received.push_back(now);
         while self.received.front().is_some_and(|t| *t <= now - window) {
@@ -328,11 +328,11 @@ impl Line {
     }
 
     fn note(&self, what: String) {
-        self.venue.journal.note_stream(self.venue.clock.now(), what);
+        self.venue.floor.journal.note_stream(self.venue.floor.clock.now(), what);
     }
 
     fn subscribe(&mut self, names: &[String]) {
-        let now = self.venue.clock.now().0;
+        let now = self.venue.floor.clock.now().0;
         for name in names {
             if self.subscriptions.values().any(|s| &s.name == name) {
                 continue;
@@ -350,7 +350,7 @@ impl Line {
     // ---- What the venue says
 
     async fn wake(&mut self) -> Step {
-        let now = self.venue.clock.now().0;
+        let now = self.venue.floor.clock.now().0;
         if now >= self.life_ends {
             return Err(self.close(1000, "24 hours have passed").await);
         }
@@ -389,7 +389,7 @@ impl Line {
             return Ok(());
         }
         let venue = Arc::clone(&self.venue);
-        let asset = venue.market.symbols().get(symbol).map(|s| s.name.as_str());
+        let asset = venue.floor.market.symbols().get(symbol).map(|s| s.name.as_str());
         let concerns = |kind: FaultKind| match kind {
             FaultKind::Boundary => frame.closes_candle,
             FaultKind::Drop
@@ -400,7 +400,7 @@ impl Line {
             FaultKind::Down => true,
             _ => false,
         };
-        let faults = lock(&venue.faults).strike("stream", asset, Time(at), concerns);
+        let faults = lock(&venue.floor.faults).strike("stream", asset, Time(at), concerns);
         let mut payload = frame.body;
         let mut copies = 1;
         for fault in faults {
@@ -430,7 +430,7 @@ impl Line {
 impl Subscription {
     fn new(venue: &Venue, name: &str, now: i64) -> Self {
         let (asset, feed) = name.split_once('@').unwrap_or(("", name));
-        let symbol = venue.market.find(&asset.to_ascii_uppercase());
+        let symbol = venue.floor.market.find(&asset.to_ascii_uppercase());
         let feed = match (symbol, feed) {
             (None, "arr") if asset == "!miniTicker" => Feed::AllMiniTickers,
             (None, _) => Feed::Nothing,
@@ -461,7 +461,7 @@ impl Subscription {
     fn next(&mut self, venue: &Venue, after: i64) -> Option<i64> {
         let tick = |pace: i64| (after.div_euclid(pace) + 1) * pace;
         let trade = || {
-            let next = venue.market.next_trade(self.symbol, after);
+            let next = venue.floor.market.next_trade(self.symbol, after);
             next.map_or(after + 60 * MINUTE, |t| t.time)
         };
         Some(match self.feed {
@@ -486,7 +486,9 @@ impl Subscription {
             Feed::Trade | Feed::AggTrade => self.trades(venue, at),
             _ if late => Vec::new(),
             Feed::BookTicker => {
-                let Some(b) = book(&venue.market, self.symbol, at, 1) else { return Vec::new() };
+                let Some(b) = book(&venue.floor.market, self.symbol, at, 1) else {
+                    return Vec::new();
+                };
                 let touch = |levels: &[(i64, i64)]| levels.first().map_or(0, |l| l.0 ^ (l.1 << 1));
                 let seen = (b.update, touch(&b.bids), touch(&b.asks));
                 if std::mem::replace(&mut self.last, seen) == seen {
@@ -495,7 +497,7 @@ impl Subscription {
                 vec![render::book_ticker_event(self.asset(venue), &b).into()]
             }
             Feed::PartialDepth(levels, _) => {
-                let b: Option<Book> = book(&venue.market, self.symbol, at, levels);
+                let b: Option<Book> = book(&venue.floor.market, self.symbol, at, levels);
                 b.map(|b| render::depth(&b).into()).into_iter().collect()
             }
             Feed::Ticker => {
@@ -507,7 +509,7 @@ impl Subscription {
                 day.map(|d| d.mini_event(at).into()).into_iter().collect()
             }
             Feed::AllMiniTickers => {
-                let days: Vec<Vec<u8>> = (0..venue.market.symbols().len())
+                let days: Vec<Vec<u8>> = (0..venue.floor.market.symbols().len())
                     .filter_map(|s| rest::day(venue, s, at))
                     .map(|d| d.mini_event(at))
                     .collect();
@@ -519,7 +521,7 @@ impl Subscription {
     }
 
     fn asset<'a>(&self, venue: &'a Venue) -> &'a str {
-        &venue.market.symbols()[self.symbol].name
+        &venue.floor.market.symbols()[self.symbol].name
     }
 
     fn kline(
@@ -541,14 +543,14 @@ impl Subscription {
         if !closes && at >= end {
             return None;
         }
-        let candle = venue.market.candle(self.symbol, open, end, at)?;
+        let candle = venue.floor.market.candle(self.symbol, open, end, at)?;
         let asset = self.asset(venue);
         let seen = (candle.open_time, candle.last_trade, candle.trades);
         if !closes && seen == self.last {
             return None;
         }
         {
-            let mut faults = lock(&venue.faults);
+            let mut faults = lock(&venue.floor.faults);
             if faults.touches_candles() && faults.hides("stream", asset, grid.name(), open) {
                 return None;
             }
@@ -561,7 +563,7 @@ impl Subscription {
     fn trades(&mut self, venue: &Venue, at: i64) -> Vec<Frame> {
         let asset = self.asset(venue);
         let told = std::mem::replace(&mut self.told, at);
-        let trades = venue.market.split(self.symbol, Grid::MINUTE.floor(at));
+        let trades = venue.floor.market.split(self.symbol, Grid::MINUTE.floor(at));
         trades
             .iter()
             .filter(|t| t.time > told && t.time <= at)
@@ -581,7 +583,7 @@ fn candles(venue: &Venue, symbol: usize, name: &str, now: i64) -> Option<Feed> {
         Some(_) => return None,
         None => (rest, 0),
     };
-    let listed = venue.market.span(symbol).0.0;
+    let listed = venue.floor.market.span(symbol).0.0;
     let grid = Grid::parse(interval)?.for_listing(listed).in_zone(zone);
     Some(Feed::Kline(grid, grid.floor(now)))
 }

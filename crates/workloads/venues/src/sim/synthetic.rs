@@ -15,9 +15,9 @@ pub const DEFAULT_UNIVERSE: [&str; 7] =
     ["BTCUSDT", "ETHUSDT", "BNBUSDT", "SOLUSDT", "ADAUSDT", "XRPUSDT", "DOGEUSDT"];
 
 /// 2024-01-01: the day every synthetic symbol was listed, counted from the epoch.
-const FIRST_DAY: i64 = 19_723;
+pub(super) const FIRST_DAY: i64 = 19_723;
 /// Twenty years: the market ends on 2043-12-28.
-const DAYS: usize = 7_300;
+pub(super) const DAYS: usize = 7_300;
 /// Every day has this many trades, so a trade's number tells its day.
 const TRADES_PER_DAY: i64 = 36_000;
 const MINUTES: usize = 1_440;
@@ -63,10 +63,10 @@ const fn asset(
 
 /// The mood of a day: its market deviation and drift, and how much more is traded.
 #[derive(Debug, Clone, Copy)]
-struct Regime {
-    sigma: f64,
-    drift: f64,
-    activity: f64,
+pub(super) struct Regime {
+    pub(super) sigma: f64,
+    pub(super) drift: f64,
+    pub(super) activity: f64,
 }
 
 const CALM: Regime = Regime { sigma: 0.012, drift: 0.0, activity: 0.7 };
@@ -76,13 +76,13 @@ const RALLY: Regime = Regime { sigma: 0.028, drift: 0.012, activity: 1.4 };
 const SLIDE: Regime = Regime { sigma: 0.030, drift: -0.012, activity: 1.3 };
 
 /// Trading by hour of day (UTC): quiet before dawn in Europe, busiest while New York is open.
-const HOURS: [f64; 24] = [
+pub(super) const HOURS: [f64; 24] = [
     1.1, 1.0, 0.9, 0.8, 0.7, 0.7, 0.75, 0.9, 1.0, 1.0, 0.95, 0.9, 1.0, 1.3, 1.6, 1.6, 1.4, 1.2,
     1.1, 1.0, 1.0, 0.95, 0.9, 1.0,
 ];
 
 /// The mean of a day's deviation is pulled back by this share per day.
-const PULL: f64 = 0.006;
+pub(super) const PULL: f64 = 0.006;
 
 #[derive(Debug)]
 pub(super) struct Synthetic {
@@ -246,12 +246,12 @@ impl Synthetic {
 }
 
 /// A log price in whole ticks, one at least.
-fn ticks(log: f64) -> i64 {
+pub(super) fn ticks(log: f64) -> i64 {
     (exp(log).round() as i64).max(1)
 }
 
 /// The chain of regimes: each lasts four days on average.
-fn regimes(seed: u64) -> Vec<Regime> {
+pub(super) fn regimes(seed: u64) -> Vec<Regime> {
     let mut dice = Dice::new(mix(seed, 4));
     let mut now = NORMAL;
     (0..DAYS)

@@ -91,3 +91,82 @@ pub(crate) fn group(bars: &[Bar], hours: usize) -> Vec<Bar> {
         })
         .collect()
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Hourly bars from the given hour on, one for each close; a percent of range, 1,000 of value.
+    pub(crate) fn hourly(first_hour: i64, closes: &[f64]) -> Vec<Bar> {
+        let bar = |(i, close): (usize, &f64)| Bar {
+            open_time: Time(0) + HOUR * (first_hour + i as i64),
+            open: *close,
+            high: close * 1.005,
+            low: close * 0.995,
+            close: *close,
+            volume: 1_000.0 / close,
+            quote_volume: 1_000.0,
+        };
+        closes.iter().enumerate().map(bar).collect()
+    }
+
+    /// Section 2.1.
+    #[test]
+    fn groups_stand_on_the_grid_of_utc_and_want_every_hour() {
+        let closes: Vec<f64> = (1..=14).map(f64::from).collect();
+        // From 02:00 to 16:00: the first group lacks two hours.
+        let mut hours = hourly(2, &closes);
+        let fours = group(&hours, 4);
+        let starts: Vec<i64> = fours.iter().map(|b| b.open_time.since(Time(0)) / HOUR).collect();
+        assert_eq!(starts, [4, 8, 12]);
+        let first = fours[0];
+        assert_eq!((first.open, first.close, first.quote_volume), (3.0, 6.0, 4_000.0));
+        assert_eq!((first.high, first.low), (6.0 * 1.005, 3.0 * 0.995));
+        hours.remove(7);
+        assert_eq!(group(&hours, 4).len(), 2, "an hour is missing in the middle of a group");
+        assert!(group(&[], 4).is_empty());
+    }
+
+    #[test]
+    fn what_still_forms_is_no_closed_bar() {
+        let bars = hourly(0, &[1.0, 2.0, 3.0]);
+        for (at, count) in [(0, 0), (59, 0), (60, 1), (179, 2), (180, 3), (10_000, 3)] {
+            assert_eq!(closed(&bars, Time(0) + Millis::from_mins(at)).len(), count, "{at}");
+        }
+    }
+
+    #[test]
+    fn closes_are_found_by_time_and_ages_are_whole_bars() {
+        let mut bars = hourly(0, &[1.0, 2.0, 3.0, 4.0]);
+        assert_eq!((close_before(&bars, 0), close_before(&bars, 3)), (Some(4.0), Some(1.0)));
+        assert_eq!(close_before(&bars, 4), None);
+        bars.remove(1);
+        assert_eq!((close_before(&bars, 2), close_before(&bars, 1)), (None, Some(3.0)));
+        for (minutes, bars_age) in [(240, 0), (299, 0), (300, 1), (419, 2), (420, 3)] {
+            let now = Time(0) + Millis::from_mins(minutes);
+            assert_eq!(age(&bars, now), Some(bars_age), "{minutes}");
+        }
+    }
+
+    #[test]
+    fn a_series_with_a_bar_that_cannot_be_is_refused_by_name() {
+        let good = hourly(0, &[1.0, 2.0, 3.0]);
+        assert_eq!(check(&good), Ok(()));
+        type Harm = fn(&mut Vec<Bar>);
+        let harms: [(Harm, &str); 8] = [
+            (|b| b[1] = b[0], "not after the one before"),
+            (|b| b.swap(0, 1), "not after the one before"),
+            (|b| b[1].open_time = Time(1), "not on the hour"),
+            (|b| b[1].close = f64::NAN, "not a price or volume"),
+            (|b| b[1].low = 0.0, "not a price or volume"),
+            (|b| b[1].quote_volume = -1.0, "not a price or volume"),
+            (|b| b[1].high = f64::INFINITY, "not a price or volume"),
+            (|b| b[1].close = 9.0, "open or close beyond low or high"),
+        ];
+        for (harm, what) in harms {
+            let mut bars = good.clone();
+            harm(&mut bars);
+            assert_eq!(check(&bars).unwrap_err().what, what);
+        }
+    }
+}

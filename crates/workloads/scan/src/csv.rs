@@ -145,3 +145,109 @@ fn table<const N: usize>(
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use watchbell_core::Millis;
+
+    use super::*;
+    use crate::explain::{Summary, Thresholds};
+    use crate::premove::{Direction, Risk};
+    use crate::regime::RegimeInUse;
+    use crate::settings::{Job, Settings};
+
+    fn signal(symbol: &str, score: f64) -> Signal {
+        Signal {
+            symbol: symbol.into(),
+            score,
+            momentum_core: 65.25,
+            vadr: Some(2.05),
+            spread_bps: Some(14.5),
+            depth_usd: Some(149_999.5),
+            fresh: true,
+            venue: Some(Venue::Kraken),
+            sources: 3,
+            cached: true,
+            ttl_remaining: Millis(1_499_999),
+            premove_signal: Direction::Long,
+            execution_risk: Risk::Low,
+            latency: Some(Millis(142)),
+        }
+    }
+
+    fn outcome(passers: Vec<Signal>) -> Outcome {
+        let at = Time::parse("2025-09-07T11:15:13Z").unwrap();
+        Outcome {
+            timestamp: at,
+            decided_at: at,
+            job: Job::Hot,
+            regime: RegimeInUse::at(None, at),
+            thresholds: Thresholds::from(&Settings::hot()),
+            explanations: vec![],
+            passers,
+            summary: Summary::default(),
+        }
+    }
+
+    /// Section 9.5, and the founding document's sample.
+    #[test]
+    fn rows_are_as_the_specification_writes_them() {
+        let stale = Signal { fresh: false, venue: Some(Venue::Okx), ..signal("ETH/USD", 82.1) };
+        let outcome = outcome(vec![signal("BTC/USD", 78.45), stale]);
+        assert_eq!(
+            signals(&outcome),
+            "timestamp,symbol,score,momentum_core,vadr,spread_bps,depth_usd,regime,fresh,venue,sources\n\
+             2025-09-07T11:15:13Z,BTC/USD,78.5,65.3,2.1,15,150000,normal,●,kraken,3\n\
+             2025-09-07T11:15:13Z,ETH/USD,82.1,65.3,2.1,15,150000,normal,○,okx,3\n"
+        );
+        assert_eq!(
+            warm_signals(&outcome).lines().nth(1),
+            Some("2025-09-07T11:15:13Z,BTC/USD,78.5,65.3,true,normal,kraken,1499")
+        );
+        let health = BTreeMap::from([(Venue::Kraken, Health::Healthy)]);
+        assert_eq!(
+            premove(&outcome, &health),
+            "timestamp,symbol,score,premove_signal,execution_risk,venue_health,latency_ms\n\
+             2025-09-07T11:15:13Z,BTC/USD,78.5,LONG,LOW,HEALTHY,142\n\
+             2025-09-07T11:15:13Z,ETH/USD,82.1,LONG,LOW,-,142\n"
+        );
+    }
+
+    #[test]
+    fn no_rows_still_have_a_header() {
+        let none = outcome(vec![]);
+        for (text, header) in [
+            (signals(&none), SIGNALS.join(",")),
+            (warm_signals(&none), WARM_SIGNALS.join(",")),
+            (premove(&none, &BTreeMap::new()), PREMOVE.join(",")),
+        ] {
+            assert_eq!(text, header + "\n");
+        }
+    }
+
+    proptest! {
+        /// What is written reads back, whatever a symbol is called.
+        #[test]
+        fn a_table_parses_back_to_the_same_values(
+            rows in prop::collection::vec(("[A-Z\",\n é/]{1,8}", 0.0_f64..110.0, 0.0_f64..1e9), 0..8),
+        ) {
+            let passers: Vec<Signal> = rows
+                .iter()
+                .map(|(name, score, depth)| Signal { depth_usd: Some(*depth), ..signal(name, *score) })
+                .collect();
+            let outcome = outcome(passers);
+            let text = signals(&outcome);
+            let mut reader = ::csv::Reader::from_reader(text.as_bytes());
+            prop_assert_eq!(reader.headers().unwrap().iter().collect::<Vec<_>>(), SIGNALS.to_vec());
+            let read: Vec<::csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+            prop_assert_eq!(read.len(), rows.len());
+            for (record, (name, score, depth)) in read.iter().zip(&rows) {
+                prop_assert_eq!(&record[1], name.as_str());
+                prop_assert!((record[2].parse::<f64>().unwrap() - score).abs() <= 0.050_001);
+                prop_assert!((record[6].parse::<f64>().unwrap() - depth).abs() <= 0.500_001);
+                prop_assert_eq!(record.len(), SIGNALS.len());
+            }
+        }
+    }
+}

@@ -112,7 +112,8 @@ mod tests {
         fn rounding_is_near_and_reads_back(value in -1e12_f64..1e12, places in 0_usize..7) {
             let text = fixed(value, places);
             let read: f64 = text.parse().unwrap();
-            prop_assert!((read - value).abs() <= 0.5 / 10_f64.powi(places as i32) * (1.0 + 1e-6) + 1e-3 * f64::EPSILON * 1e12);
+            let half = 0.5 / 10_f64.powi(places as i32);
+            prop_assert!((read - value).abs() <= half * 1.000_001 + value.abs() * f64::EPSILON);
             prop_assert_eq!(fixed(read, places), text);
         }
     }

@@ -145,3 +145,143 @@ pub(crate) fn vwap_24h(hours: &[Bar]) -> Option<f64> {
         day.iter().fold((0.0, 0.0), |(v, q), b| (v + b.quote_volume, q + b.volume));
     (volume > 0.0).then(|| value / volume)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::bars::tests::hourly;
+    use crate::settings::TIERS;
+    use crate::vadr;
+
+    /// Section 2.6, the vector.
+    #[test]
+    fn the_vector_of_residuals_holds() {
+        const M: [f64; 6] = [90.0, 75.0, 60.0, 50.0, 40.0, 30.0];
+        const T: [f64; 6] = [70.0, 80.0, 55.0, 60.0, 35.0, 45.0];
+        const V: [f64; 6] = [65.0, 40.0, 75.0, 50.0, 60.0, 30.0];
+        const Q: [f64; 6] = [50.0, 70.0, 65.0, 80.0, 55.0, 60.0];
+        const RESIDUAL: [[f64; 6]; 3] = [
+            [50.2387, 69.3593, 53.4799, 64.5603, 45.6407, 61.7211],
+            [45.9726, 49.7956, 69.1371, 61.2342, 50.2044, 43.6560],
+            [63.5106, 62.9937, 59.2443, 68.3524, 66.0273, 59.8717],
+        ];
+        const COMPOSITE: [f64; 6] = [65.0794, 65.4878, 60.5409, 59.2015, 47.8654, 45.8250];
+        let rows: Vec<Row> = (0..6).map(|i| [M[i], T[i], V[i], Q[i]]).collect();
+        let out = residuals(&rows, false);
+        for (i, row) in out.iter().enumerate() {
+            assert_eq!(row[0], M[i]);
+            for k in 0..3 {
+                assert!((row[k + 1] - RESIDUAL[k][i]).abs() < 5e-5, "{i} {k}: {}", row[k + 1]);
+            }
+            let score: f64 = row.iter().zip([0.35, 0.25, 0.25, 0.15]).map(|(v, w)| v * w).sum();
+            assert!((score - COMPOSITE[i]).abs() < 5e-5, "{i}: {score}");
+        }
+    }
+
+    /// Section 2.5, volume.
+    #[test]
+    fn volume_counts_powers_of_ten() {
+        for (ratio, score) in
+            [(1.0, 50.0), (10.0, 75.0), (100.0, 100.0), (1e6, 100.0), (0.1, 25.0), (1e-9, 0.0)]
+        {
+            assert!((volume_score(ratio).score - score).abs() < 1e-9, "{ratio}");
+        }
+        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            assert_eq!(volume_score(bad), Volume { ratio: None, score: 0.0 });
+        }
+        let mut hours = hourly(0, &[1.0; 170]);
+        hours[0].quote_volume = 1e12;
+        hours[169].quote_volume = 10_000.0;
+        assert!((volume(&hours).unwrap().score - 75.0).abs() < 1e-9, "older than 7 days");
+        assert_eq!(volume(&hours[..24]), None);
+        assert!(volume(&hours[1..26]).is_some());
+    }
+
+    /// Section 2.5, quality: twice what the tier asks is the most; frozen activity is none.
+    #[test]
+    fn quality_is_measured_by_the_tier() {
+        let tier = &TIERS[1];
+        let hours = hourly(0, &[1.0; 24]);
+        let live = vadr::measure(&hours, bars::end(&hours).unwrap());
+        assert!(matches!(live, Vadr::Live(l) if (l.value() - 1.0).abs() < 1e-12));
+        let frozen = vadr::measure(&hours[..5], bars::end(&hours[..5]).unwrap());
+        let activity = 100.0 / 3.6 * 0.30 / 0.90;
+        for (depth, spread, vadr, quality) in [
+            (150_000.0, 0.0, None, (35.0 + 25.0) / 0.9),
+            (75_000.0, 50.0, None, (17.5 + 12.5) / 0.9),
+            (75_000.0, 50.0, Some(&frozen), (17.5 + 12.5) / 0.9),
+            (75_000.0, 50.0, Some(&live), (17.5 + 12.5) / 0.9 + activity),
+            (1e9, 1e9, None, 35.0 / 0.9),
+        ] {
+            let ours = super::quality(depth, spread, vadr, tier);
+            assert!((ours - quality).abs() < 1e-9, "{depth} {spread}: {ours} {quality}");
+        }
+    }
+
+    /// Section 2.5, technical: points of what is available, of the points that it could have.
+    #[test]
+    fn technical_is_a_share_of_what_is_available() {
+        assert_eq!(technical(&[]), None);
+        assert_eq!(technical(&hourly(0, &[1.0; 14])), None);
+        // 15 flat bars: strength 50 (30 of 30) and a range beyond 1 % (10 of 20).
+        let wide = |closes: &[f64]| {
+            let mut bars = hourly(0, closes);
+            bars.iter_mut().for_each(|b| b.high = b.close * 1.01);
+            bars
+        };
+        let flat = technical(&wide(&[1.0; 15])).unwrap();
+        assert!((flat - 80.0).abs() < 1e-9, "{flat}");
+        // Steady rise: strength 100 (5 of 30), trend 100 (25 of 25), range beyond 1 % (10 of 20).
+        let rising: Vec<f64> = (0..40).map(|i| 1_000.0 + f64::from(i)).collect();
+        let rising = technical(&wide(&rising)).unwrap();
+        assert!((rising - 100.0 * 40.0 / 75.0).abs() < 1e-9, "{rising}");
+    }
+
+    fn correlation(a: &[f64], b: &[f64]) -> f64 {
+        let n = a.len() as f64;
+        let (ma, mb) = (a.iter().sum::<f64>() / n, b.iter().sum::<f64>() / n);
+        let centre = |v: &[f64], m: f64| v.iter().map(|x| x - m).collect::<Vec<f64>>();
+        let (a, b) = (centre(a, ma), centre(b, mb));
+        let (aa, bb) = (dot(&a, &a), dot(&b, &b));
+        // A column that vanished but for rounding points nowhere.
+        if aa < 1e-6 || bb < 1e-6 { 0.0 } else { dot(&a, &b) / (aa * bb).sqrt() }
+    }
+
+    proptest! {
+        /// Section 2.6: residuals share nothing with momentum nor with each other, and momentum is
+        /// what it was, to the bit.
+        #[test]
+        fn residuals_are_orthogonal_and_momentum_is_untouched(
+            rows in prop::collection::vec(prop::array::uniform4(30.0_f64..70.0), 8..60),
+            restore in any::<bool>(),
+        ) {
+            let out = residuals(&rows, restore);
+            let column = |k: usize| out.iter().map(|r| r[k]).collect::<Vec<f64>>();
+            for (row, before) in out.iter().zip(&rows) {
+                prop_assert_eq!(row[0].to_bits(), before[0].to_bits());
+                prop_assert!(row.iter().all(|v| (0.0..=100.0).contains(v)));
+            }
+            let clamped = out.iter().any(|r| r[1..].iter().any(|v| *v <= 0.0 || *v >= 100.0));
+            if !clamped {
+                for (a, b) in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)] {
+                    let rho = correlation(&column(a), &column(b));
+                    prop_assert!(rho.abs() < 1e-9, "{a} {b}: {rho}");
+                }
+            }
+        }
+
+        /// A column that is another one's copy, or does not vary, leaves its mean.
+        #[test]
+        fn what_is_explained_leaves_the_mean(m in prop::collection::vec(30.0_f64..70.0, 8..40)) {
+            let rows: Vec<Row> = m.iter().map(|v| [*v, *v, 42.0, 100.0 - *v]).collect();
+            let mean = m.iter().sum::<f64>() / m.len() as f64;
+            for row in residuals(&rows, false) {
+                prop_assert!((row[1] - mean).abs() < 1e-9);
+                prop_assert!((row[2] - 42.0).abs() < 1e-9);
+                prop_assert!((row[3] - (100.0 - mean)).abs() < 1e-9);
+            }
+        }
+    }
+}

@@ -281,3 +281,190 @@ pub(crate) fn line(gates: &[Gate]) -> (String, String) {
         Some(first) => (kind(first).to_owned(), failed.join("; ")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::TIERS;
+
+    fn told(gate: &Gate) -> (Option<bool>, &str) {
+        (gate.passed, &gate.reason)
+    }
+    const PASS: Option<bool> = Some(true);
+    const FAIL: Option<bool> = Some(false);
+
+    /// Section 6.2: the exact words, and edges that pass.
+    #[test]
+    fn score_says_by_how_much() {
+        for (base, min, passed, reason) in [
+            (Some(75.0), 75.0, PASS, "passed"),
+            (Some(71.3), 75.0, FAIL, "score_below_threshold: 71.3 < 75.0"),
+            (Some(74.999), 75.0, FAIL, "score_below_threshold: 74.999 < 75.000"),
+            (Some(65.0), 65.0, PASS, "passed"),
+            (Some(64.9), 65.0, FAIL, "score_below_threshold: 64.9 < 65.0"),
+            (None, 75.0, FAIL, "score_below_threshold: - < 75.0"),
+            (Some(f64::NAN), 75.0, FAIL, "score_below_threshold: - < 75.0"),
+            (Some(f64::INFINITY), 75.0, FAIL, "score_below_threshold: - < 75.0"),
+        ] {
+            let gate = score(base, min);
+            assert_eq!(told(&gate), (passed, reason), "{base:?}");
+            assert!(gate.enforced);
+        }
+        assert_eq!(told(&data(None)), (PASS, "complete"));
+        assert_eq!(
+            told(&data(Some("factor_missing:volume"))),
+            (FAIL, "data_missing:factor_missing:volume")
+        );
+    }
+
+    /// Sections 3.3, 3.4 and 6.2.
+    #[test]
+    fn vadr_names_the_term_that_binds() {
+        let hot = Settings::hot();
+        let frozen = |bars, cause| Vadr::Frozen(vadr::Frozen { bars, last_good: Some(9.0), cause });
+        for (cause, reason) in [
+            (Cause::Few, "vadr_frozen: 17/20 bars"),
+            (Cause::NoCurrent, "vadr_frozen: 17/20 bars (no current bar)"),
+            (Cause::Still, "vadr_frozen: 17/20 bars (nothing traded before)"),
+        ] {
+            let gate = super::vadr(&frozen(17, cause), &hot, &TIERS[0]);
+            assert_eq!(told(&gate), (FAIL, reason), "a last good value never passes");
+        }
+        // Hours of a percent of range each; the last trades 1.62 times the usual, by its root.
+        let end = watchbell_core::Time(0) + Millis::from_hours(24);
+        let measure = |ratio: f64| {
+            let mut bars = crate::bars::tests::hourly(0, &[100.0; 24]);
+            bars[23].quote_volume *= ratio * ratio;
+            vadr::measure(&bars, end)
+        };
+        for (ratio, tier, settings, passed, reason) in [
+            (1.62, &TIERS[0], &hot, FAIL, "vadr_low: 1.62 < 1.85 (tier_min)"),
+            (1.62, &TIERS[1], &hot, FAIL, "vadr_low: 1.62 < 1.80 (entry_floor)"),
+            (1.77, &TIERS[2], &hot, FAIL, "vadr_low: 1.77 < 1.80 (entry_floor)"),
+            (1.77, &TIERS[2], &Settings::warm(), PASS, "passed"),
+            (1.86, &TIERS[0], &hot, PASS, "passed"),
+        ] {
+            let gate = super::vadr(&measure(ratio), settings, tier);
+            assert_eq!(told(&gate), (passed, reason), "{ratio}");
+        }
+    }
+
+    #[test]
+    fn spread_and_depth_say_by_how_much() {
+        for (bps, invalid, passed, reason) in [
+            (Some(50.0), None, PASS, "passed"),
+            (Some(61.0), None, FAIL, "spread_wide: 61.0 > 50.0 bps"),
+            (Some(50.01), None, FAIL, "spread_wide: 50.01 > 50.00 bps"),
+            (None, None, FAIL, "spread_wide: - > 50.0 bps"),
+            (None, Some("invalid_book"), FAIL, "invalid_book"),
+            (Some(f64::NAN), None, FAIL, "spread_wide: - > 50.0 bps"),
+        ] {
+            assert_eq!(told(&spread(bps, Bps(50.0), invalid)), (passed, reason), "{bps:?}");
+        }
+        for (usd, invalid, passed, reason) in [
+            (Some(100_000.0), None, PASS, "passed"),
+            (Some(84_000.0), None, FAIL, "depth_thin: 84000 < 100000 usd"),
+            (Some(99_999.9), None, FAIL, "depth_thin: 99999.9 < 100000.0 usd"),
+            (None, Some("invalid_book"), FAIL, "invalid_book"),
+            (None, None, FAIL, "depth_thin: - < 100000 usd"),
+        ] {
+            assert_eq!(told(&depth(usd, 100_000.0, invalid)), (passed, reason), "{usd:?}");
+        }
+    }
+
+    /// Section 2.7.
+    #[test]
+    fn freshness_wants_new_bars_and_a_price_that_stayed() {
+        let cache = |age, ttl| Some((Millis::from_secs(age), Millis::from_secs(ttl)));
+        for (bars, moved, cache, passed, reason) in [
+            (Some(0), Some(0.0), None, PASS, "fresh"),
+            (Some(2), Some(1.2), None, PASS, "fresh"),
+            (Some(3), Some(0.0), None, FAIL, "stale_bars: 3 > 2"),
+            (Some(-1), Some(0.0), None, FAIL, "stale_bars: -1 < 0"),
+            (None, Some(0.0), None, FAIL, "stale_bars: - > 2"),
+            (Some(0), Some(1.31), None, FAIL, "excessive_move: 1.31 > 1.20 atr"),
+            (Some(0), Some(1.200_01), None, FAIL, "excessive_move: 1.20001 > 1.20000 atr"),
+            (Some(0), None, None, FAIL, "excessive_move: - > 1.20 atr"),
+            (Some(0), Some(f64::NAN), None, FAIL, "excessive_move: - > 1.20 atr"),
+            (Some(0), Some(0.0), cache(1_800, 1_800), PASS, "fresh"),
+            (Some(0), Some(0.0), cache(1_801, 1_800), FAIL, "stale_cache: 1801s > 1800s"),
+        ] {
+            let gate = freshness(Freshness { bars, moved, cache });
+            assert_eq!(told(&gate), (passed, reason), "{bars:?} {moved:?}");
+        }
+        assert_eq!((moved(5.0, 5.0, 0.0), moved(6.0, 5.0, 2.0)), (0.0, 0.5));
+        assert!(moved(6.0, 5.0, 0.0).is_infinite() && moved(f64::NAN, 5.0, 1.0).is_nan());
+    }
+
+    /// Section 2.7.
+    #[test]
+    fn fatigue_blocks_a_spent_rise_unless_it_accelerates() {
+        let block = "fatigue_block: 24h 13.2% rsi 74.0";
+        for (r, rsi, accel, passed, reason) in [
+            (Some(13.2), Some(74.0), Some(1.9), FAIL, block),
+            (Some(13.2), Some(74.0), None, FAIL, block),
+            (Some(13.2), Some(74.0), Some(2.0), PASS, "fatigue_pass"),
+            (Some(12.0), Some(99.0), None, PASS, "fatigue_pass"),
+            (Some(50.0), Some(70.0), None, PASS, "fatigue_pass"),
+            (Some(12.001), Some(70.001), None, FAIL, "fatigue_block: 24h 12.001% rsi 70.001"),
+            (None, None, None, FAIL, "fatigue_block: 24h -% rsi -"),
+            (Some(f64::NAN), Some(f64::NAN), Some(f64::NAN), FAIL, "fatigue_block: 24h -% rsi -"),
+            (None, Some(50.0), None, PASS, "fatigue_pass"),
+        ] {
+            assert_eq!(told(&fatigue(r, rsi, accel)), (passed, reason), "{r:?} {rsi:?} {accel:?}");
+        }
+    }
+
+    /// Section 2.7.
+    #[test]
+    fn a_decision_is_late_after_thirty_seconds() {
+        for (ms, passed, reason) in [
+            (Some(0), PASS, "timely_fill"),
+            (Some(30_000), PASS, "timely_fill"),
+            (Some(41_000), FAIL, "late_fill: 41s > 30s"),
+            (Some(30_001), FAIL, "late_fill: 30.001s > 30.000s"),
+            (Some(-2_000), FAIL, "late_fill: -2s < 0s"),
+            (None, FAIL, "late_fill: -s > 30s"),
+        ] {
+            let gate = late_fill(ms.map(Millis), Millis::from_secs(30));
+            assert_eq!(told(&gate), (passed, reason), "{ms:?}");
+        }
+        let skipped = no_late_fill("not_evaluated");
+        assert_eq!((told(&skipped), skipped.enforced), ((None, "not_evaluated"), false));
+    }
+
+    /// Sections 5.1 and 6.2.
+    #[test]
+    fn funding_is_told_and_blocks_only_where_it_is_required() {
+        let of = |z, deviation| Funding { z, deviation, sources: vec![] };
+        for (rates, passed, reason) in [
+            (None, FAIL, "funding_absent"),
+            (Some(of(1.2, 1.0)), FAIL, "funding_flat: abs_z 1.2 < 2.0"),
+            (Some(of(f64::NAN, 1.0)), FAIL, "funding_flat: abs_z - < 2.0"),
+            (Some(of(-2.0, 0.00005)), PASS, "diverging"),
+            (Some(of(2.0, 0.00004)), FAIL, "funding_flat: deviation 0.00004 < 0.00005"),
+            (Some(of(2.0, f64::NAN)), FAIL, "funding_flat: deviation - < 0.00005"),
+        ] {
+            for enforced in [false, true] {
+                let gate = funding(rates.as_ref(), enforced);
+                assert_eq!(told(&gate), (passed, reason));
+                assert_eq!(gate.blocks(), enforced && passed == FAIL);
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_failure_that_blocks_names_the_rejection() {
+        let gates = [
+            data(None),
+            score(Some(71.3), 75.0),
+            spread(Some(61.0), Bps(50.0), None),
+            guard(fatigue(None, None, None), false),
+        ];
+        let failures = "score_below_threshold: 71.3 < 75.0; spread_wide: 61.0 > 50.0 bps";
+        assert_eq!(line(&gates), ("score_below_threshold".into(), failures.into()));
+        let passed = ("all_gates_passed".to_owned(), "all_gates_passed".to_owned());
+        assert_eq!(line(&gates[..1]), passed);
+        assert_eq!(kind("data_missing:book: few_levels: 3 < 5"), "data_missing:book");
+    }
+}

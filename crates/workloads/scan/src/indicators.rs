@@ -135,3 +135,61 @@ pub fn compression(bars: &[Bar]) -> Option<f64> {
     let narrower = others.iter().filter(|w| *w < now).count();
     Some(1.0 - narrower as f64 / others.len() as f64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bars::tests::hourly;
+
+    fn wave(n: usize) -> Vec<Bar> {
+        let close = |i: usize| 100.0 + 0.05 * i as f64 + ((i * i * 7 + 3 * i) % 23) as f64 / 10.0;
+        hourly(0, &(0..n).map(close).collect::<Vec<f64>>())
+    }
+
+    /// Section 2.4.
+    #[test]
+    fn too_few_bars_tell_nothing() {
+        let bars = wave(200);
+        for (name, indicator, least) in [
+            ("rsi", rsi as fn(&[Bar]) -> Option<f64>, 15),
+            ("atr", atr, 15),
+            ("adx", adx, 28),
+            ("hurst", hurst, 50),
+            ("compression", compression, 119),
+        ] {
+            assert_eq!(indicator(&bars[..least - 1]), None, "{name}");
+            assert!(indicator(&bars[..least]).is_some(), "{name}");
+            assert_eq!(indicator(&[]), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_flat_price_has_no_strength_and_a_steady_one_all_of_it() {
+        let flat = hourly(0, &[5.0; 60]);
+        assert_eq!((rsi(&flat), hurst(&flat), adx(&flat)), (Some(50.0), None, Some(0.0)));
+        let rising = hourly(0, &(0..60).map(|i| 100.0 + f64::from(i)).collect::<Vec<_>>());
+        assert_eq!((rsi(&rising), adx(&rising)), (Some(100.0), Some(100.0)));
+        let falling = hourly(0, &(0..60).map(|i| 100.0 - f64::from(i)).collect::<Vec<_>>());
+        assert_eq!((rsi(&falling), adx(&falling)), (Some(0.0), Some(100.0)));
+    }
+
+    /// Values of a plain Python of its own, by section 2.4.
+    #[test]
+    fn values_are_those_of_another_implementation() {
+        let bars = wave(150);
+        for (name, ours, theirs) in [
+            ("rsi", rsi(&bars), RSI),
+            ("atr", atr(&bars), ATR),
+            ("adx", adx(&bars), ADX),
+            ("hurst", hurst(&bars), HURST_EXPONENT),
+            ("compression", compression(&bars), COMPRESSION),
+        ] {
+            assert!((ours.unwrap() - theirs).abs() < 1e-9, "{name}: {ours:?} {theirs}");
+        }
+    }
+    const RSI: f64 = 50.834_251_593_913_26;
+    const ATR: f64 = 1.368_809_864_848_756_8;
+    const ADX: f64 = 8.608_871_643_649_53;
+    const HURST_EXPONENT: f64 = 0.271_019_890_146_438_07;
+    const COMPRESSION: f64 = 0.181_818_181_818_181_8;
+}

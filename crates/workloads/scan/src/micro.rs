@@ -243,3 +243,96 @@ pub(crate) fn depth(usd: Option<f64>, min: f64) -> Result<(), String> {
     let (value, limit) = apart(usd, min, 0);
     Err(format!("depth_thin: {value} < {limit} usd"))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn levels(levels: &[(f64, f64)]) -> Vec<Level> {
+        levels.iter().map(|(price, size)| Level { price: *price, size: *size }).collect()
+    }
+
+    /// Section 4.1, the vector.
+    #[test]
+    fn the_vector_holds() {
+        let bids = levels(&[(99.95, 100.0), (99.0, 500.0), (98.0, 1_000.0), (97.9, 9_999.0)]);
+        let asks = levels(&[(100.05, 200.0), (101.0, 300.0), (102.0, 400.0), (102.5, 9_999.0)]);
+        let m = sides(&bids, &asks).unwrap();
+        assert_eq!(m.mid, 100.0);
+        assert!((m.spread.0 - 10.0).abs() < 1e-9);
+        assert!((m.depth() - 248_605.0).abs() < 1e-6, "{}", m.depth());
+        assert!(!m.truncated);
+        assert!((m.gradient - (9_995.0 + 20_010.0) / 248_605.0).abs() < 1e-12);
+        let near = sides(&bids[..2], &asks).unwrap();
+        assert!(near.truncated && near.ask_depth == m.ask_depth);
+        assert!(sides(&bids, &asks[..2]).unwrap().truncated);
+    }
+
+    /// Section 4.1: an invalid book is no number.
+    #[test]
+    fn a_book_without_a_spread_is_invalid() {
+        let bid = [(99.0, 1.0)];
+        let ask = [(101.0, 1.0)];
+        for (bids, asks) in [
+            (&[][..], &ask[..]),
+            (&bid, &[]),
+            (&[], &[]),
+            (&[(101.0, 1.0)], &ask),
+            (&[(102.0, 1.0)], &ask),
+            (&[(0.0, 1.0)], &ask),
+            (&[(-1.0, 1.0)], &ask),
+            (&[(f64::NAN, 1.0)], &ask),
+            (&bid, &[(f64::INFINITY, 1.0)]),
+            (&bid, &[(101.0, f64::NAN)]),
+        ] {
+            assert_eq!(sides(&levels(bids), &levels(asks)), Err(InvalidBook), "{bids:?} {asks:?}");
+        }
+    }
+
+    /// Section 4.2: exactly the limit passes.
+    #[test]
+    fn limits_are_inclusive() {
+        for (bps, passed) in
+            [(Some(50.0), true), (Some(50.000_001), false), (None, false), (Some(f64::NAN), false)]
+        {
+            assert_eq!(spread(bps, Bps(50.0)).is_ok(), passed, "{bps:?}");
+        }
+        for (usd, passed) in [
+            (Some(100_000.0), true),
+            (Some(99_999.999), false),
+            (None, false),
+            (Some(f64::NAN), false),
+            (Some(f64::INFINITY), false),
+        ] {
+            assert_eq!(depth(usd, 100_000.0).is_ok(), passed, "{usd:?}");
+        }
+        assert_eq!(spread(Some(61.0), Bps(50.0)).unwrap_err(), "spread_wide: 61.0 > 50.0 bps");
+        assert_eq!(depth(Some(84_000.2), 100_000.0).unwrap_err(), "depth_thin: 84000 < 100000 usd");
+        // A book of exactly 50 hundredths of a percent.
+        let m = sides(&levels(&[(99.75, 1.0)]), &levels(&[(100.25, 1.0)])).unwrap();
+        assert!(spread(Some(m.spread.0), Bps(50.0)).is_ok(), "{}", m.spread.0);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_measured_is_a_number(
+            bid in 1e-6_f64..1e6,
+            gap in 1e-9_f64..0.1,
+            sizes in prop::collection::vec(1e-6_f64..1e6, 1..40),
+        ) {
+            let side = |sign: f64| -> Vec<Level> {
+                let best = if sign < 0.0 { bid } else { bid * (1.0 + gap) };
+                let price = |i: usize| best * (1.0 + sign * 0.001 * i as f64);
+                let level = |(i, size): (usize, &f64)| Level { price: price(i), size: *size };
+                sizes.iter().enumerate().map(level).collect()
+            };
+            if let Ok(m) = sides(&side(-1.0), &side(1.0)) {
+                prop_assert!(m.spread.0 > 0.0 && m.spread.0.is_finite());
+                prop_assert!(m.depth().is_finite() && m.bid_depth >= 0.0 && m.ask_depth >= 0.0);
+                prop_assert!(bid <= m.mid && m.mid <= bid * (1.0 + gap));
+            }
+        }
+    }
+}

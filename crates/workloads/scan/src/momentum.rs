@@ -107,3 +107,142 @@ pub(crate) fn acceleration(hours: &[Bar]) -> Option<f64> {
         (hours.last()?.close, close_before(hours, 4)?, close_before(hours, 8)?);
     Some(100.0 * (math::ln(now / then) - math::ln(then / before)))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::bars::tests::hourly;
+
+    const NORMAL: [f64; 5] = weights(RegimeName::Normal);
+
+    fn vector() -> Inputs {
+        Inputs {
+            returns: [Some(0.01), Some(0.02), Some(0.03), Some(0.05), None],
+            atr_1h: Some(0.008),
+            atr_4h: Some(0.016),
+            acceleration: None,
+        }
+    }
+
+    /// Section 2.3, the vector.
+    #[test]
+    fn the_vector_holds() {
+        let plain = vector();
+        let rising = Inputs { acceleration: Some(1.0), ..plain };
+        for (inputs, x, core) in [(plain, 1.71875, 84.7968), (rising, 1.81875, 86.0416)] {
+            assert!((inputs.x(NORMAL).unwrap() - x).abs() < 1e-12);
+            assert!((inputs.core(NORMAL).unwrap() - core).abs() < 5e-5);
+        }
+        let of_x = |x: f64| {
+            let returns = [Some(0.0), Some(x / 0.35), Some(0.0), Some(0.0), None];
+            let unit = Inputs { returns, atr_1h: Some(1.0), atr_4h: Some(1.0), acceleration: None };
+            unit.core(NORMAL).unwrap()
+        };
+        assert_eq!(of_x(0.0), 50.0);
+        assert!((of_x(1.0986) - 75.0).abs() < 1e-3);
+        assert!((of_x(-1.0986) - 25.0).abs() < 1e-3);
+    }
+
+    /// Section 2.2: weights add up to 1; what is missing is left out and the rest weighs more.
+    #[test]
+    fn a_missing_span_is_left_out() {
+        for regime in RegimeName::ALL {
+            assert!((weights(regime).iter().sum::<f64>() - 1.0).abs() <= 1e-9);
+        }
+        let mut inputs = vector();
+        inputs.returns[3] = None;
+        let x = (0.20 * 0.01 / 0.008 + (0.35 * 0.02 + 0.30 * 0.03) / 0.016) / 0.85;
+        assert!((inputs.x(NORMAL).unwrap() - x).abs() < 1e-12);
+        inputs.returns[1] = None;
+        assert!(inputs.x(NORMAL).is_some(), "12h alone is enough");
+        inputs.returns[2] = None;
+        assert_eq!(inputs.core(NORMAL), None, "neither 4h nor 12h");
+        assert_eq!(Inputs { atr_4h: None, ..vector() }.core(NORMAL), None);
+        assert!(Inputs { atr_1h: None, ..vector() }.core(NORMAL).is_some());
+    }
+
+    /// Section 2.3: acceleration counts only along the return of 4 hours, and five points at most.
+    #[test]
+    fn acceleration_counts_only_along_the_move() {
+        let at = |r4h: f64, accel: f64| {
+            let mut inputs = vector();
+            inputs.returns[1] = Some(r4h);
+            let without = inputs.x(NORMAL).unwrap();
+            inputs.acceleration = Some(accel);
+            inputs.x(NORMAL).unwrap() - without
+        };
+        for (r4h, accel, adds) in [
+            (0.02, 1.0, 0.1),
+            (0.02, 5.0, 0.5),
+            (0.02, 50.0, 0.5),
+            (0.02, -1.0, 0.0),
+            (-0.02, -1.0, -0.1),
+            (-0.02, 1.0, 0.0),
+            (0.0, 1.0, 0.0),
+            (0.02, 0.0, 0.0),
+        ] {
+            assert!((at(r4h, accel) - adds).abs() < 1e-12, "{r4h} {accel}");
+        }
+    }
+
+    /// Section 2.1: spans end at the last closed hour; each has a least number of bars.
+    #[test]
+    fn spans_roll_with_the_hour_and_want_enough_bars() {
+        let closes: Vec<f64> = (0..200).map(|i| 100.0 * 1.001_f64.powi(i)).collect();
+        let known = |n: usize| {
+            let hours = hourly(3, &closes[..n]);
+            let inputs = Inputs::of(&hours, &group(&hours, 4), true);
+            inputs.returns.map(|r| r.is_some())
+        };
+        assert_eq!(known(23), [false, false, false, false, false]);
+        assert_eq!(known(24), [true, false, false, false, false]);
+        // Hours 3 to 80: 19 whole groups of four from 04:00 on, then 20.
+        assert_eq!(known(80), [true, false, true, false, false]);
+        assert_eq!(known(81), [true, true, true, false, false]);
+        // 24:00 to 96:00 are three whole days.
+        assert_eq!(known(92), [true, true, true, false, false]);
+        assert_eq!(known(93), [true, true, true, true, false]);
+        assert_eq!(known(168), [true, true, true, true, false]);
+        assert_eq!(known(169), [true, true, true, true, true]);
+
+        let hours = hourly(3, &closes);
+        let inputs = Inputs::of(&hours, &group(&hours, 4), true);
+        for (r, span) in inputs.returns.into_iter().zip(SPANS) {
+            assert!((r.unwrap() - span as f64 * 1.001_f64.ln()).abs() < 1e-12, "{span}");
+        }
+        assert!(inputs.acceleration.unwrap().abs() < 1e-10);
+        assert_eq!(Inputs::of(&hours, &group(&hours, 4), false).acceleration, None, "stale");
+        let mut gap = hours.clone();
+        gap.remove(200 - 1 - 4);
+        assert_eq!(Inputs::of(&gap, &group(&gap, 4), true).returns[1], None, "no bar 4 hours ago");
+    }
+
+    proptest! {
+        /// Section 2.3: never less for a greater return, and within 0 and 100.
+        #[test]
+        fn monotone_in_each_return_and_bounded(
+            returns in prop::array::uniform5(-0.5_f64..0.5),
+            step in 0.0_f64..0.2,
+            which in 0_usize..5,
+            atr_1h in 0.0_f64..0.1,
+            atr_4h in 0.0_f64..0.1,
+            acceleration in proptest::option::of(-20.0_f64..20.0),
+        ) {
+            for regime in RegimeName::ALL {
+                let mut inputs = Inputs {
+                    returns: returns.map(Some),
+                    atr_1h: Some(atr_1h),
+                    atr_4h: Some(atr_4h),
+                    acceleration,
+                };
+                let before = inputs.core(weights(regime)).unwrap();
+                inputs.returns[which] = Some(returns[which] + step);
+                let after = inputs.core(weights(regime)).unwrap();
+                prop_assert!((0.0..=100.0).contains(&before) && (0.0..=100.0).contains(&after));
+                prop_assert!(after >= before, "{before} {after}");
+            }
+        }
+    }
+}

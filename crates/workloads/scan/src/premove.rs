@@ -241,3 +241,166 @@ pub(crate) fn risk(spread_bps: Option<f64>, micro_passed: bool) -> Risk {
         _ => Risk::High,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> Evidence {
+        Evidence {
+            social: None,
+            funding: Some(Funding { z: 4.0, deviation: 0.001, sources: vec!["okx-swap".into()] }),
+            oi_residual_usd: Some(500_000.0),
+            etf_tint: Some(0.5),
+            reserves_pct: Some(-10.0),
+            whale: Some(0.8),
+            supply: Some(0.7),
+            smart_money: Some(0.5),
+            cvd: Some(Cvd { residual: -0.6, significant: true }),
+            catalyst: Some(0.4),
+            oldest: None,
+        }
+    }
+
+    fn seen() -> Seen {
+        Seen { quality: Some(80.0), compression: Some(0.5), ..Seen::default() }
+    }
+
+    const NOW: Time = Time(1_000_000_000);
+
+    /// Section 5.2.
+    #[test]
+    fn points_add_up_part_by_part() {
+        let full = judge(&all(), &seen(), RegimeName::Normal, NOW);
+        let parts = [6.0, 2.0, 2.0, 4.0, 5.6, 8.0, 10.0, 9.0, 6.0, 5.0];
+        assert!((full.score - parts.iter().sum::<f64>()).abs() < 1e-12, "{}", full.score);
+        assert!(full.unavailable.is_empty());
+
+        let most = Evidence {
+            funding: Some(Funding { z: 99.0, deviation: 1.0, sources: vec![] }),
+            oi_residual_usd: Some(1e12),
+            etf_tint: Some(9.0),
+            reserves_pct: Some(-99.0),
+            whale: Some(9.0),
+            smart_money: Some(9.0),
+            cvd: Some(Cvd { residual: 9.0, significant: true }),
+            catalyst: Some(9.0),
+            ..all()
+        };
+        let best = Seen { quality: Some(100.0), compression: Some(1.0), ..seen() };
+        assert_eq!(judge(&most, &best, RegimeName::Normal, NOW).score, 100.0);
+    }
+
+    /// Section 5.1: what was not measured is told and gives nothing.
+    #[test]
+    fn what_is_missing_is_told_and_gives_nothing() {
+        let shown = judge(&Evidence::default(), &seen(), RegimeName::Normal, NOW);
+        assert!((shown.score - 13.0).abs() < 1e-12);
+        assert_eq!(
+            shown.unavailable,
+            [
+                "funding",
+                "oi_residual",
+                "etf_tint",
+                "reserves",
+                "whale",
+                "smart_money",
+                "cvd",
+                "catalyst"
+            ]
+        );
+        assert_eq!(shown.status, Status::Weak);
+        for gate in &shown.gates {
+            assert_eq!((gate.passed, gate.reason.as_str()), (Some(false), "unavailable"));
+        }
+        let nothing = judge(&Evidence::default(), &Seen::default(), RegimeName::Normal, NOW);
+        assert_eq!((nothing.score, nothing.unavailable.len()), (0.0, 10));
+        let nan = Evidence { whale: Some(f64::NAN), ..Evidence::default() };
+        let shown = judge(&nan, &seen(), RegimeName::Normal, NOW);
+        assert!((shown.score - 13.0).abs() < 1e-12);
+        assert!(shown.gates.iter().all(|g| g.passed == Some(false)));
+    }
+
+    /// Section 5.2: a fifth at most for age.
+    #[test]
+    fn age_takes_a_fifth_at_most() {
+        for (minutes, share) in [(0, 0.0), (120, 0.0), (180, 0.1), (240, 0.2), (6_000, 0.2)] {
+            let oldest = Some(NOW - Millis::from_mins(minutes));
+            assert!((penalty(oldest, NOW) - share).abs() < 1e-12, "{minutes}");
+        }
+        let old = Evidence { oldest: Some(NOW - Millis::from_hours(5)), ..Evidence::default() };
+        let shown = judge(&old, &seen(), RegimeName::Normal, NOW);
+        assert!((shown.score - 13.0 * 0.8).abs() < 1e-12);
+    }
+
+    /// Section 5.3.
+    #[test]
+    fn two_of_three_confirm_and_one_in_a_volatile_surge() {
+        let funding = |z: f64| Some(Funding { z, deviation: 0.001, sources: vec![] });
+        let passed = |evidence: &Evidence, seen: &Seen| {
+            judge(evidence, seen, RegimeName::Normal, NOW)
+                .gates
+                .iter()
+                .map(|g| g.passed == Some(true))
+                .collect::<Vec<_>>()
+        };
+        let at = |close: f64| Seen { close: Some(close), vwap_24h: Some(100.0), ..seen() };
+        for (z, close, confirmed) in
+            [(2.0, 90.0, true), (1.999, 110.0, false), (-2.0, 100.0, true), (-2.0, 99.9, false)]
+        {
+            let evidence = Evidence { funding: funding(z), ..Evidence::default() };
+            assert_eq!(passed(&evidence, &at(close)), [confirmed, false, false], "{z} {close}");
+        }
+        let edges = Evidence { whale: Some(0.70), supply: Some(0.60), ..Evidence::default() };
+        assert_eq!(passed(&edges, &seen()), [false, true, true]);
+        let agree = Some(Funding { z: 3.0, deviation: 0.00001, sources: vec![] });
+        assert_eq!(passed(&Evidence { funding: agree, ..edges }, &seen()), [false, true, true]);
+
+        // 92.4 points: confirmed they are strong, with the flow; unconfirmed moderate by themselves.
+        let strong = Evidence {
+            smart_money: Some(1.0),
+            cvd: Some(Cvd { residual: 1.0, significant: true }),
+            catalyst: Some(1.0),
+            etf_tint: Some(1.0),
+            ..all()
+        };
+        let best = Seen { quality: Some(100.0), compression: Some(1.0), ..seen() };
+        let status =
+            |evidence: &Evidence, seen: &Seen, regime| judge(evidence, seen, regime, NOW).status;
+        assert_eq!(status(&strong, &best, RegimeName::Normal), Status::Strong);
+        let no_flow =
+            Evidence { cvd: Some(Cvd { residual: 1.0, significant: false }), ..strong.clone() };
+        assert_eq!(status(&no_flow, &best, RegimeName::Normal), Status::Moderate);
+        let one = Evidence { whale: Some(0.1), supply: None, ..strong.clone() };
+        let surge = Seen { volume_ratio: Some(2.5), ..best };
+        assert_eq!(status(&one, &surge, RegimeName::Normal), Status::Weak);
+        assert_eq!(status(&one, &surge, RegimeName::Volatile), Status::Strong);
+        let calm = Seen { volume_ratio: Some(2.499), ..best };
+        assert_eq!(status(&one, &calm, RegimeName::Volatile), Status::Weak);
+        let blocked = Seen { blocked: true, ..best };
+        assert_eq!(status(&strong, &blocked, RegimeName::Normal), Status::Blocked);
+    }
+
+    /// Section 5.5.
+    #[test]
+    fn direction_and_risk() {
+        for (composite, r4h, status, long) in [
+            (70.0, Some(0.001), Some(Status::Weak), true),
+            (69.999, Some(0.001), Some(Status::Strong), false),
+            (99.0, Some(0.0), Some(Status::Strong), false),
+            (99.0, None, Some(Status::Strong), false),
+            (99.0, Some(0.1), Some(Status::Blocked), false),
+            (99.0, Some(0.1), None, false),
+        ] {
+            assert_eq!(direction(composite, r4h, status) == Direction::Long, long, "{composite}");
+        }
+        for (bps, passed, expected) in [
+            (Some(25.0), true, Risk::Low),
+            (Some(25.001), true, Risk::Medium),
+            (Some(1.0), false, Risk::High),
+            (None, true, Risk::High),
+        ] {
+            assert_eq!(risk(bps, passed), expected, "{bps:?}");
+        }
+    }
+}

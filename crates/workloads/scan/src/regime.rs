@@ -467,3 +467,256 @@ impl RegimeInUse {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::bars::tests::hourly;
+
+    /// Section 8.1, the vectors.
+    #[test]
+    fn the_vectors_hold() {
+        for (step, vol) in [(0.005, 0.469_373), (0.003, 0.281_624)] {
+            let returns: Vec<f64> =
+                (0..168).map(|i| if i % 2 == 0 { step } else { -step }).collect();
+            assert!((realized_volatility(&returns) - vol).abs() < 5e-7);
+        }
+        let series = |first: f64, then: f64, days: usize| {
+            thrust(&[vec![first; 10], vec![then; days]].concat()).unwrap()
+        };
+        assert!((series(0.4, 0.7, 5) - 0.590_005_7).abs() < 5e-8);
+        assert!((series(0.5, 0.2, 4) - 0.334_437_5).abs() < 5e-8);
+        assert_eq!(thrust(&[0.5; 9]), None);
+    }
+
+    fn of(vol: f64, above: f64, breadth: f64) -> Indicators {
+        Indicators {
+            realized_vol_7d: Some(vol),
+            pct_above_20ma: Some(above),
+            breadth_thrust: Some(breadth),
+        }
+    }
+
+    /// Section 8.2: every comparison is strict, so every edge is normal.
+    #[test]
+    fn votes_at_every_edge() {
+        use Vote::{Calm, Normal, Unavailable, Volatile};
+        let below = |v: f64| v.next_down();
+        let above = |v: f64| v.next_up();
+        for (value, vote_) in [
+            (0.0, Calm),
+            (below(0.25), Calm),
+            (0.25, Normal),
+            (0.45, Normal),
+            (above(0.45), Volatile),
+            (f64::NAN, Unavailable),
+        ] {
+            assert_eq!(vote(&of(value, 50.0, 0.5)).vol_vote, vote_, "vol {value}");
+        }
+        for (value, vote_) in [
+            (above(70.0), Calm),
+            (70.0, Normal),
+            (45.0, Normal),
+            (below(45.0), Volatile),
+            (f64::INFINITY, Unavailable),
+        ] {
+            assert_eq!(vote(&of(0.3, value, 0.5)).ma_vote, vote_, "above {value}");
+        }
+        for (value, vote_) in [
+            (above(0.60), Calm),
+            (0.60, Normal),
+            (0.30, Normal),
+            (below(0.30), Volatile),
+            (f64::NAN, Unavailable),
+        ] {
+            assert_eq!(vote(&of(0.3, 50.0, value)).breadth_vote, vote_, "breadth {value}");
+        }
+        assert_eq!(vote(&Indicators::default()).all(), [Unavailable; 3]);
+    }
+
+    /// Sections 8.3 and 8.4.
+    #[test]
+    fn two_of_three_win_and_confidence_counts_those_who_agree() {
+        for (indicators, regime, confidence) in [
+            (of(0.20, 75.0, 0.65), RegimeName::Calm, 0.85),
+            (of(0.50, 40.0, 0.25), RegimeName::Volatile, 0.85),
+            (of(0.35, 60.0, 0.25), RegimeName::Normal, 0.65),
+            (of(0.22, 72.0, 0.25), RegimeName::Calm, 0.65),
+            (of(0.35, 65.0, 0.42), RegimeName::Normal, 0.85),
+            // One each: normal.
+            (of(0.20, 60.0, 0.25), RegimeName::Normal, 0.45),
+            // Calm, unavailable, volatile: normal rests on nobody.
+            (Indicators { pct_above_20ma: None, ..of(0.20, 0.0, 0.25) }, RegimeName::Normal, 0.25),
+            (
+                Indicators { realized_vol_7d: Some(0.5), ..Indicators::default() },
+                RegimeName::Normal,
+                0.25,
+            ),
+            (
+                Indicators { realized_vol_7d: Some(0.3), ..Indicators::default() },
+                RegimeName::Normal,
+                0.45,
+            ),
+            (Indicators { breadth_thrust: None, ..of(0.5, 40.0, 0.0) }, RegimeName::Volatile, 0.65),
+        ] {
+            assert_eq!(decide(vote(&indicators)), Some((regime, confidence)), "{indicators:?}");
+        }
+        assert_eq!(decide(vote(&Indicators::default())), None);
+    }
+
+    /// Section 7.1.
+    #[test]
+    fn blends_add_up() {
+        for regime in RegimeName::ALL {
+            assert!((regime.blend().weights().iter().sum::<f64>() - 1.0).abs() <= 1e-9);
+        }
+    }
+
+    fn daily(first_day: i64, closes: &[f64]) -> Vec<Bar> {
+        let mut bars = hourly(0, closes);
+        for (i, bar) in (first_day..).zip(&mut bars) {
+            bar.open_time = Time(0) + Millis::from_days(i);
+        }
+        bars
+    }
+
+    fn market(symbols: usize, days: usize) -> Vec<(String, Vec<Bar>)> {
+        let close = |s: usize, d: usize| 100.0 + (d as f64) * if s % 4 == 0 { -1.0 } else { 1.0 };
+        (0..symbols)
+            .map(|s| {
+                let closes: Vec<f64> = (0..days).map(|d| close(s, d)).collect();
+                (format!("S{s:03}/USD"), daily(100, &closes))
+            })
+            .collect()
+    }
+
+    fn benchmark(now: Time, hours: i64, step: f64) -> Vec<Bar> {
+        let closes: Vec<f64> =
+            (0..hours).map(|i| 100.0 * if i % 2 == 0 { 1.0 } else { 1.0 + step }).collect();
+        hourly(now.since(Time(0)) / Millis::from_hours(1) - hours, &closes)
+    }
+
+    /// The founding document's sample: exactly these keys, in this order.
+    #[test]
+    fn the_file_has_the_keys_in_order() {
+        let now = Time(0) + Millis::from_days(140) + Millis(15_123);
+        let regime = detect(Some(&benchmark(now, 200, 0.003)), &market(40, 40), now).unwrap();
+        assert_eq!(regime.regime, RegimeName::Calm, "{regime:?}");
+        assert_eq!(regime.indicators.pct_above_20ma, Some(75.0));
+        assert!((regime.indicators.breadth_thrust.unwrap() - 0.75).abs() < 1e-12);
+        assert!((regime.indicators.realized_vol_7d.unwrap() - 0.2816).abs() < 1e-3);
+        assert_eq!(regime.samples, Samples { returns: 168, symbols: 40, days: 39 });
+        assert_eq!(regime.next_refresh.since(regime.timestamp), VALIDITY);
+
+        let text = serde_json::to_string(&regime).unwrap();
+        let mut at = 0;
+        for key in [
+            "timestamp",
+            "regime",
+            "indicators",
+            "realized_vol_7d",
+            "pct_above_20ma",
+            "breadth_thrust",
+            "confidence",
+            "votes",
+            "vol_vote",
+            "ma_vote",
+            "breadth_vote",
+            "weight_blend",
+            "momentum",
+            "technical",
+            "volume",
+            "quality",
+            "next_refresh",
+        ] {
+            let quoted = format!("\"{key}\":");
+            at += text[at..].find(&quoted).unwrap_or_else(|| panic!("{key} in {text}"));
+        }
+        assert!(
+            text.starts_with(r#"{"timestamp":"1970-05-21T00:00:15Z","regime":"calm","#),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<Regime>(&text).unwrap(), regime);
+    }
+
+    /// Section 8.1: what the data do not suffice for is unavailable, and says so.
+    #[test]
+    fn too_little_data_are_unavailable() {
+        let now = Time(0) + Millis::from_days(140);
+        let good = benchmark(now, 200, 0.003);
+        let why = |hours: Option<&[Bar]>, days: &[(String, Vec<Bar>)]| {
+            detect(hours, days, now).map(|r| r.unavailable)
+        };
+        assert_eq!(why(Some(&good), &market(20, 40)), Ok(vec![]));
+        assert_eq!(why(Some(&benchmark(now, 121, 0.003)), &market(20, 40)), Ok(vec![]));
+        let few = why(Some(&benchmark(now, 120, 0.003)), &market(20, 40)).unwrap();
+        assert_eq!(few, ["realized_vol_7d: 119 of 168 hourly returns, 120 needed"]);
+        let few = why(Some(&good), &market(19, 40)).unwrap();
+        assert_eq!(few[0], "pct_above_20ma: 19 symbols with 20 daily closes, 20 needed");
+        assert!(few[1].starts_with("breadth_thrust: 19 symbols"));
+        // 20 closes are 19 days of breadth.
+        let mut market_20 = market(20, 20);
+        market_20.iter_mut().for_each(|(_, bars)| {
+            bars.iter_mut().for_each(|b| b.open_time = b.open_time + Millis::from_days(20));
+        });
+        let short = why(Some(&good), &market_20).unwrap();
+        assert_eq!(short, ["breadth_thrust: 19 days of breadth, 20 needed"]);
+        let none = why(None, &[]).unwrap_err();
+        assert_eq!(none.unavailable.len(), 3);
+        assert!(none.to_string().starts_with("no indicator of the regime could be measured: real"));
+        // A benchmark that ended long ago has no last week.
+        let stale = benchmark(now - Millis::from_days(3), 200, 0.003);
+        assert!(why(Some(&stale), &market(20, 40)).unwrap()[0].starts_with("realized_vol_7d: 96"));
+    }
+
+    #[test]
+    fn a_day_without_a_move_is_half() {
+        let flat: BTreeMap<Time, f64> =
+            daily(0, &[5.0; 30]).iter().map(|b| (b.open_time, b.close)).collect();
+        assert_eq!(daily_breadth(std::slice::from_ref(&flat)), vec![0.5; 29]);
+        assert_eq!(above_average(&[flat]), 0.0, "exactly the mean is not above it");
+    }
+
+    /// Section 8.6.
+    #[test]
+    fn a_kept_regime_holds_until_the_grace_is_over() {
+        let kept = CachedRegime {
+            regime: RegimeName::Volatile,
+            weight_blend: RegimeName::Volatile.blend(),
+            confidence: 0.65,
+            computed_at: Time(0),
+            valid_until: Time(0) + VALIDITY,
+        };
+        for (minutes, name, source, header) in [
+            (72, RegimeName::Volatile, RegimeSource::Cached, "volatile (0.65, 1h12m old)"),
+            (254, RegimeName::Volatile, RegimeSource::Cached, "volatile (0.65, 4h14m old)"),
+            (255, RegimeName::Normal, RegimeSource::DefaultStale, "normal (default_stale)"),
+        ] {
+            let now = Time(0) + Millis::from_mins(minutes);
+            let in_use = RegimeInUse::at(Some(&kept), now);
+            assert_eq!((in_use.name, in_use.source), (name, source), "{minutes}");
+            assert_eq!(in_use.blend, name.blend());
+            assert_eq!(in_use.headline(now), header);
+        }
+        assert_eq!(RegimeInUse::at(None, Time(0)).source, RegimeSource::DefaultStale);
+    }
+
+    proptest! {
+        /// The order of the symbols does not matter, and the outcome is the median of the votes.
+        #[test]
+        fn the_majority_is_the_median(vol in 0.0_f64..1.0, above in 0.0_f64..100.0, breadth in 0.0_f64..1.0) {
+            let votes = vote(&of(vol, above, breadth));
+            let mut order: Vec<u8> = votes.all().iter().map(|v| match v {
+                Vote::Calm => 0,
+                Vote::Normal | Vote::Unavailable => 1,
+                Vote::Volatile => 2,
+            }).collect();
+            order.sort_unstable();
+            let (regime, confidence) = decide(votes).unwrap();
+            prop_assert_eq!(regime, RegimeName::ALL[usize::from(order[1])]);
+            prop_assert!((0.45..=0.85).contains(&confidence));
+        }
+    }
+}

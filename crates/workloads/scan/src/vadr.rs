@@ -176,3 +176,156 @@ pub fn required(p80: f64, tier_min: f64, floor: Option<f64>) -> Required {
 pub fn passes(live: &Live, required: Required) -> bool {
     live.value.is_finite() && live.value >= required.value
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::bars::tests::hourly;
+    use crate::settings::TIERS;
+
+    /// A bar with this activity: a range of 1 % and the value that goes with it.
+    fn bar(hour: i64, activity: f64) -> Bar {
+        let value = (activity / 0.01).powi(2);
+        let open_time = Time(0) + HOUR * hour;
+        Bar {
+            open_time,
+            open: 100.0,
+            high: 100.5,
+            low: 99.5,
+            close: 100.0,
+            volume: value / 100.0,
+            quote_volume: value,
+        }
+    }
+
+    fn at_end(bars: &[Bar]) -> Vadr {
+        measure(bars, bars.last().unwrap().open_time + HOUR)
+    }
+
+    fn live(bars: &[Bar]) -> Live {
+        match at_end(bars) {
+            Vadr::Live(live) => live,
+            Vadr::Frozen(frozen) => panic!("frozen: {frozen:?}"),
+        }
+    }
+
+    fn frozen(vadr: Vadr) -> Frozen {
+        match vadr {
+            Vadr::Frozen(frozen) => frozen,
+            Vadr::Live(live) => panic!("live: {live:?}"),
+        }
+    }
+
+    /// Section 3.2, the vector and the percentiles.
+    #[test]
+    fn the_vector_holds() {
+        let cycle = [5.0, 10.0, 15.0, 7.5, 12.5];
+        let usual = (0..23).map(|i| bar(i, cycle[i as usize % 5]));
+        let bars: Vec<Bar> = usual.chain([bar(23, 20.0)]).collect();
+        let live = live(&bars);
+        assert!((live.value() - 2.0).abs() < 1e-9, "{}", live.value());
+        assert!((live.p80() - 1.4).abs() < 1e-9, "{}", live.p80());
+        assert_eq!(live.bars(), 24);
+        for (n, p80) in [(5, 4.2), (23, 18.6)] {
+            let mut values: Vec<f64> = (1..=n).rev().map(f64::from).collect();
+            assert!((percentile(&mut values, 0.8) - p80).abs() < 1e-12);
+        }
+    }
+
+    /// Section 3.3: 19 bars freeze, 20 do not.
+    #[test]
+    fn fewer_than_twenty_bars_freeze() {
+        for valid in [0_i64, 1, 18, 19, 20, 21, 24] {
+            let bars: Vec<Bar> = (0..valid).map(|i| bar(i, 10.0)).collect();
+            match measure(&bars, Time(0) + HOUR * valid) {
+                Vadr::Live(live) => assert!(valid >= 20 && live.bars() == valid as usize),
+                Vadr::Frozen(f) => assert!(valid < 20 && f.bars == valid as usize, "{valid}"),
+            }
+        }
+        // 24 slots of which some are missing, or hold no bar.
+        for (missing, is_live) in [(4, true), (5, false)] {
+            let mut gaps: Vec<Bar> = (0..24).map(|i| bar(i, 10.0)).collect();
+            let mut broken = gaps.clone();
+            gaps.drain(3..3 + missing);
+            broken[3..3 + missing].iter_mut().for_each(|b| b.high = f64::NAN);
+            assert_eq!(matches!(at_end(&gaps), Vadr::Live(_)), is_live);
+            assert_eq!(matches!(at_end(&broken), Vadr::Live(_)), is_live);
+        }
+    }
+
+    #[test]
+    fn the_current_bar_must_be_there_and_the_usual_must_move() {
+        let bars: Vec<Bar> = (0..24).map(|i| bar(i, 10.0)).collect();
+        let mut broken = bars.clone();
+        broken[23].close = f64::NAN;
+        let f = frozen(at_end(&broken));
+        assert_eq!((f.bars, f.cause, f.last_good), (23, Cause::NoCurrent, Some(1.0)));
+        let end = Time(0) + HOUR * 24;
+        for (late, is_live) in [(0, true), (2, true), (3, false)] {
+            let vadr = measure(&bars, end + HOUR * late);
+            assert_eq!(matches!(vadr, Vadr::Live(_)), is_live, "{late}");
+        }
+        assert_eq!(frozen(measure(&bars, end + HOUR * 3)).last_good, Some(1.0));
+        let still: Vec<Bar> = (0..23).map(|i| bar(i, 0.0)).chain([bar(23, 10.0)]).collect();
+        assert_eq!(frozen(at_end(&still)).cause, Cause::Still);
+        assert_eq!(frozen(measure(&[], end)).bars, 0);
+    }
+
+    /// Section 3.4: the greatest term is required; on a tie the floor is named before the tier.
+    #[test]
+    fn the_greatest_term_binds() {
+        for (p80, tier, floor, value, binding) in [
+            (1.4, 1.85, Some(1.8), 1.85, "tier_min"),
+            (1.4, 1.75, Some(1.8), 1.8, "entry_floor"),
+            (1.9, 1.85, Some(1.8), 1.9, "p80"),
+            (1.8, 1.8, Some(1.8), 1.8, "entry_floor"),
+            (1.85, 1.85, Some(1.8), 1.85, "tier_min"),
+            (1.8, 1.75, Some(1.8), 1.8, "entry_floor"),
+            (1.4, 1.75, None, 1.75, "tier_min"),
+            (f64::NEG_INFINITY, 1.75, None, 1.75, "tier_min"),
+        ] {
+            assert_eq!(required(p80, tier, floor), Required { value, binding }, "{p80} {tier}");
+        }
+        assert!(required(f64::NAN, 1.8, Some(1.8)).value.is_nan());
+        let live = |value| Live { value, p80: 1.0, bars: 24 };
+        let limit = required(1.0, 1.85, Some(1.8));
+        for (value, passed) in [(1.85, true), (1.849_999, false), (f64::NAN, false), (9.0, true)] {
+            assert_eq!(passes(&live(value), limit), passed, "{value}");
+        }
+        assert!(!passes(&live(9.0), required(f64::NAN, 1.8, None)));
+        assert!(!passes(&live(f64::INFINITY), limit));
+    }
+
+    proptest! {
+        /// No series makes a ratio that is no number, and none with fewer than 20 bars makes one.
+        #[test]
+        fn a_live_ratio_is_a_number(
+            activities in prop::collection::vec(0.0_f64..50.0, 0..40),
+            harmed in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+        ) {
+            let mut bars: Vec<Bar> = (0..).zip(&activities).map(|(i, a)| bar(i, *a)).collect();
+            for at in harmed {
+                if !bars.is_empty() {
+                    let i = at.index(bars.len());
+                    bars[i].quote_volume = f64::NAN;
+                }
+            }
+            let now = Time(0) + HOUR * bars.len() as i64;
+            if let Vadr::Live(live) = measure(&bars, now) {
+                prop_assert!(live.value().is_finite() && live.p80().is_finite());
+                prop_assert!(live.bars() >= BARS_MIN);
+                for tier in &TIERS {
+                    let r = required(live.p80(), tier.vadr_min, Some(1.8));
+                    prop_assert!(r.value >= live.p80().max(tier.vadr_min).max(1.8));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn plain_bars_have_a_ratio_of_one() {
+        assert!((live(&hourly(5, &[7.0; 30])).value() - 1.0).abs() < 1e-12);
+    }
+}

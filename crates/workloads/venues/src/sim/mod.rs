@@ -181,7 +181,7 @@ impl Simulator {
         self.venue.floor.clock.now()
     }
 
-    pub(crate) fn floor(&self) -> &Floor {
+    fn floor(&self) -> &Floor {
         &self.venue.floor
     }
 

@@ -368,3 +368,85 @@ fn the_collection_is_served_as_recorded() {
     }
     assert!(checked > 700, "{checked}");
 }
+
+#[test]
+fn minutes_of_a_universe_make_up_its_hours_and_days() {
+    let market = Market::synthetic_universe(42, 120);
+    for symbol in [0, 1, 13, 60, 119] {
+        let hours =
+            page(&market, symbol, "1h", range(MIDNIGHT, MIDNIGHT + DAY - 1, 24), NOON + DAY);
+        let minutes =
+            page(&market, symbol, "1m", range(MIDNIGHT, MIDNIGHT + DAY - 1, 1_440), NOON + DAY);
+        let days = page(&market, symbol, "1d", range(MIDNIGHT, MIDNIGHT, 1), NOON + DAY);
+        assert_eq!((hours.len(), minutes.len(), days.len()), (24, 1_440, 1));
+        for (hour, minutes) in hours.iter().zip(minutes.chunks(60)) {
+            let sum = fold(minutes);
+            let trades: i64 = minutes.iter().map(|m| m.trades).sum();
+            assert_eq!(
+                (sum.open, sum.high, sum.low, sum.close, sum.volume, sum.quote),
+                (hour.open, hour.high, hour.low, hour.close, hour.volume, hour.quote),
+                "{symbol}"
+            );
+            assert_eq!((sum.taker_base, trades), (hour.taker_base, hour.trades));
+            assert!(
+                hour.low <= hour.open.min(hour.close) && hour.open.max(hour.close) <= hour.high
+            );
+            for m in minutes {
+                assert!(m.low <= m.open.min(m.close) && m.open.max(m.close) <= m.high);
+                assert_eq!(m.trades == 0, m.volume == 0);
+                assert!(m.taker_base >= 0 && m.taker_base <= m.volume);
+                // The mean price of a minute is one of its prices, but for what is rounded.
+                let (low, high) = (i128::from(m.low), i128::from(m.high));
+                let mean = if m.volume > 0 { m.quote * 100_000_000 / m.volume } else { low };
+                let slack = high / 1_000 + 2;
+                assert!(low - slack <= mean && mean <= high + slack, "{symbol}: {m:?}");
+            }
+        }
+        assert!(hours.windows(2).all(|w| w[0].close == w[1].open));
+        assert!(hours.windows(2).all(|w| w[0].last_trade + 1 == w[1].first_trade));
+        let sum = fold(&hours);
+        assert_eq!((sum.high, sum.low, sum.volume), (days[0].high, days[0].low, days[0].volume));
+        assert_eq!((sum.trades, sum.quote), (days[0].trades, days[0].quote));
+    }
+}
+
+#[test]
+fn trades_give_each_minute_of_a_universe_back() {
+    let market = Market::synthetic_universe(42, 60);
+    for symbol in [0, 13, 59] {
+        for row in page(&market, symbol, "1m", range(MIDNIGHT, NOON, 240), NOON + DAY) {
+            let trades = market.split(symbol, row.open_time);
+            assert_eq!(trades.len() as i64, row.trades);
+            assert_eq!(trades.iter().map(|t| i128::from(t.size)).sum::<i128>(), row.volume);
+            let price = |t: &super::Trade| t.price;
+            if let [first, .., last] = &*trades {
+                assert_eq!((first.price, last.price), (row.open, row.close));
+                assert_eq!((first.id, last.id), (row.first_trade, row.last_trade));
+                assert_eq!(trades.iter().map(price).max(), Some(row.high));
+                assert_eq!(trades.iter().map(price).min(), Some(row.low));
+                let found = market.trades(symbol, TradesFrom::Id(last.id), 1, NOON + DAY);
+                assert_eq!(found, [*last]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_universe_reaches_from_the_largest_to_the_hardly_traded() {
+    let market = Market::synthetic_universe(3, 300);
+    let mut turnover = Vec::new();
+    for symbol in 0..300 {
+        let month = page(&market, symbol, "1d", range(MIDNIGHT - 30 * DAY, MIDNIGHT - 1, 30), NOON);
+        assert_eq!(month.len(), 30);
+        turnover.push(month.iter().map(|c| c.quote).sum::<i128>() as f64 / 30.0 / 1e8);
+        assert!(month.iter().all(|c| c.close >= 100), "{}", market.symbols()[symbol].name);
+    }
+    assert!(turnover[0] > 2.0e8, "{}", turnover[0]);
+    let tier = |from: usize, to: usize| turnover[from..to].iter().sum::<f64>() / (to - from) as f64;
+    let (middle, end) = (tier(35, 55), tier(290, 300));
+    assert!((2.0e6..2.0e7).contains(&middle), "{middle}");
+    assert!(end < 2.0e5, "{end}");
+    let names: std::collections::BTreeSet<_> = market.symbols().iter().map(|s| &s.base).collect();
+    assert_eq!(names.len(), 300);
+    assert!(names.iter().all(|n| (2..=6).contains(&n.len())));
+}

@@ -142,10 +142,10 @@ struct Push {
 const NO_PUSH: Push = Push { drift: 0.0, crowd: 1.0, heat: 1.0 };
 
 impl Swing {
-    /// How far along it is at the start of an hour, squared: slow first, fast at last.
+    /// The part of the move that is done at the start of an hour: slow first, fast at last.
     fn part(&self, hour: i64) -> f64 {
         let x = (hour - self.from).clamp(0, self.hours) as f64 / self.hours as f64;
-        0.35 * x + 0.65 * x * x
+        0.3 * x + 0.7 * x * x * x
     }
 
     fn push(&self, hour: i64) -> Push {
@@ -171,11 +171,11 @@ impl Asset {
         let hours = 8 + dice.below(41) as i64;
         let from = stretch * STRETCH + dice.below((STRETCH - hours + 1) as u64) as i64;
         let days = hours as f64 / 24.0;
-        let strength = 0.8 + 2.6 * dice.unit() * dice.unit();
+        let strength = 1.0 + 3.0 * dice.unit() * dice.unit();
         // Long swings move further, by the square root of their length like any path.
         let size = strength * self.noise * root(days);
         let up = dice.below(2) == 0;
-        let crowd = 1.5 + 6.0 * dice.unit();
+        let crowd = 2.0 + 11.0 * dice.unit();
         Some(Swing { from, hours, size: if up { size } else { -size }, crowd })
     }
 
@@ -311,13 +311,13 @@ impl Universe {
             let trades = FEWEST + upto - given;
             given = upto;
             let price = open as f64 * asset.tick as f64 / E8 as f64;
-            let worth = asset.turnover / 24.0 * activity[h] * (0.7 + 0.6 * own.unit());
+            let worth = asset.turnover / 24.0 * activity[h] * (0.5 + 0.5 * own.unit());
             let steps = (worth / price * E8 as f64 / asset.step as f64) as i64;
             let volume = i128::from(steps.max(trades)) * i128::from(asset.step);
             let typical = i128::from(open + high + low + close) * i128::from(asset.tick);
             let quote = volume * typical / (4 * i128::from(E8));
             // Who takes leans with the move.
-            let lean = if close > open { 140 } else { 104 } + own.below(13) as i128;
+            let lean = if close > open { 140 } else { 104 } + i128::from(own.below(13));
             let first = id;
             id += trades;
             Candle {
@@ -370,66 +370,64 @@ impl Universe {
             before = close;
         }
         let sizes = sizes(&rows, &weights, &counts, whole.iter().sum());
-        self.fill(asset, hour, &rows, &counts, &sizes)
+        fill(asset, hour, &rows, &counts, &sizes)
     }
+}
 
-    /// Shares an hour's sums among its minutes, so that they add up exactly.
-    fn fill(
-        &self,
-        asset: &Asset,
-        hour: &Candle,
-        rows: &[[i64; 4]; 60],
-        counts: &[i64; 60],
-        sizes: &[f64; 60],
-    ) -> Vec<Minute> {
-        let step = i128::from(asset.step);
-        let spare = (hour.volume / step) as i64 - hour.trades;
-        let total: f64 = sizes.iter().sum();
-        let last = counts.iter().rposition(|n| *n > 0).unwrap_or(59);
-        let mut steps = [0_i64; 60];
-        let (mut running, mut given) = (0.0, 0_i64);
-        for k in 0..=last {
-            running += sizes[k];
-            let upto = if k == last { spare } else { (running / total * spare as f64) as i64 };
-            steps[k] = counts[k] + upto - given;
-            given = upto;
-        }
-        let worth = |k: usize| i128::from(steps[k]) * i128::from(rows[k].iter().sum::<i64>());
-        let all: i128 = (0..60).map(worth).sum();
-        let (mut paid, mut size) = (0_i128, 0_i128);
-        let mut seen = [0_i128; 3];
-        let mut id = hour.first_trade;
-        let mut minutes = Vec::with_capacity(60);
-        for k in 0..60 {
-            paid += worth(k);
-            size += i128::from(steps[k]) * step;
-            // Rounding the running totals instead of each part makes the parts sum exactly.
-            let upto = [
-                hour.quote * paid / all.max(1),
-                hour.taker_base / step * (size / step) / (hour.volume / step) * step,
-                hour.taker_quote * paid / all.max(1),
-            ];
-            let [quote, taker_base, taker_quote] =
-                std::array::from_fn(|i| (upto[i] - seen[i]) as i64);
-            seen = upto;
-            let [open, high, low, close] = rows[k].map(|p| p * asset.tick);
-            minutes.push(Minute {
-                time: hour.open_time + k as i64 * MINUTE,
-                open,
-                high,
-                low,
-                close,
-                volume: steps[k] * asset.step,
-                quote,
-                taker_base,
-                taker_quote,
-                first_trade: id,
-                trades: counts[k] as u32,
-            });
-            id += counts[k];
-        }
-        minutes
+/// Shares an hour's sums among its minutes, so that they add up exactly.
+fn fill(
+    asset: &Asset,
+    hour: &Candle,
+    rows: &[[i64; 4]; 60],
+    counts: &[i64; 60],
+    sizes: &[f64; 60],
+) -> Vec<Minute> {
+    let step = i128::from(asset.step);
+    let spare = (hour.volume / step) as i64 - hour.trades;
+    let total: f64 = sizes.iter().sum();
+    let last = counts.iter().rposition(|n| *n > 0).unwrap_or(59);
+    let mut steps = [0_i64; 60];
+    let (mut running, mut given) = (0.0, 0_i64);
+    for k in 0..=last {
+        running += sizes[k];
+        let upto = if k == last { spare } else { (running / total * spare as f64) as i64 };
+        steps[k] = counts[k] + upto - given;
+        given = upto;
     }
+    let worth = |k: usize| i128::from(steps[k]) * i128::from(rows[k].iter().sum::<i64>());
+    let all: i128 = (0..60).map(worth).sum();
+    let (mut paid, mut size) = (0_i128, 0_i128);
+    let mut seen = [0_i128; 3];
+    let mut id = hour.first_trade;
+    let mut minutes = Vec::with_capacity(60);
+    for k in 0..60 {
+        paid += worth(k);
+        size += i128::from(steps[k]) * step;
+        // Rounding the running totals instead of each part makes the parts sum exactly.
+        let upto = [
+            hour.quote * paid / all.max(1),
+            hour.taker_base / step * (size / step) / (hour.volume / step) * step,
+            hour.taker_quote * paid / all.max(1),
+        ];
+        let [quote, taker_base, taker_quote] = std::array::from_fn(|i| (upto[i] - seen[i]) as i64);
+        seen = upto;
+        let [open, high, low, close] = rows[k].map(|p| p * asset.tick);
+        minutes.push(Minute {
+            time: hour.open_time + k as i64 * MINUTE,
+            open,
+            high,
+            low,
+            close,
+            volume: steps[k] * asset.step,
+            quote,
+            taker_base,
+            taker_quote,
+            first_trade: id,
+            trades: counts[k] as u32,
+        });
+        id += counts[k];
+    }
+    minutes
 }
 
 /// How busy each minute is, and how many of the hour's trades it has: one in each quarter at least.
@@ -551,9 +549,9 @@ fn asset(seed: u64, rank: usize, count: usize, name: &str, price: f64) -> (Asset
     while tick > 1 && tick as f64 > price * E8 as f64 / 50_000.0 {
         tick /= 10;
     }
-    // A usual hour has a million steps.
+    // A usual hour has a hundred million steps.
     let mut step = E8;
-    while step > 1 && step as f64 > turnover / 24.0 / price * E8 as f64 / 1_000_000.0 {
+    while step > 1 && step as f64 > turnover / 24.0 / price * E8 as f64 / 100_000_000.0 {
         step /= 10;
     }
     let major = rank < 2;

@@ -5,3 +5,4 @@ mod binance_payloads;
 mod binance_stream;
 mod signed;
 mod sim_server;
+mod venue_sims;

@@ -263,11 +263,11 @@ fn candles(ask: &Ask<'_>) -> Outcome {
         .ok_or_else(invalid)?;
     let since = ask.whole("since").transpose().map_err(|()| invalid())?;
     let open = bars.floor(ask.now());
-    let rows = ask.bars(listed, bars, (open - ROWS * bars.length, open), true);
-    // The end of the last closed candle decides what is news, whatever a client has seen.
-    let last = rows.iter().rev().find(|r| r.open_time < open).map_or(open, |r| r.open_time);
+    // Never more than the newest ones, whatever a client has seen; the open one always.
     let after = since.map_or(i64::MIN, |s| s.saturating_mul(1_000));
-    let shown: Vec<Candle> = rows.into_iter().filter(|r| r.open_time > after).collect();
+    let first = after.saturating_add(1).max(open - ROWS * bars.length).min(open);
+    let shown = ask.bars(listed, bars, (first, open), true);
+    let last = open - bars.length;
     let places = decimals(listed.lens.tick);
     let price = |v: i64| Fixed(i128::from(v), places);
     let row = |c: &Candle| {

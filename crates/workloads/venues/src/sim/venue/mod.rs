@@ -137,6 +137,15 @@ impl VenueSim {
         format!("http://{}", self.addr())
     }
 
+    /// The base URL for streams, where it has any: at Binance.
+    #[must_use]
+    pub fn ws_url(&self) -> Option<String> {
+        match &self.sim {
+            Sim::Binance(sim) => Some(sim.ws_url()),
+            Sim::Other { .. } => None,
+        }
+    }
+
     /// The journal of this simulator.
     #[must_use]
     pub fn journal(&self) -> Journal {

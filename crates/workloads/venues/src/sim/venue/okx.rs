@@ -201,9 +201,9 @@ fn state(ask: &Ask<'_>, listed: &Listed) -> &'static str {
     if ask.is_closed(listed) { "suspend" } else { "live" }
 }
 
-/// What a contract of a swap is worth in the asset: a thousand steps.
+/// What a contract of a swap is worth in the asset: a hundred thousand steps.
 fn contract(listed: &Listed) -> i128 {
-    i128::from(listed.step) * 1_000
+    i128::from(listed.step) * 100_000
 }
 
 fn tickers(ask: &Ask<'_>) -> Outcome {

@@ -33,6 +33,8 @@ enum Priced {
 }
 
 const MILLION: i64 = 1_000_000;
+/// What the symbols of the simulated market may be quoted in.
+const DOLLARS: [&str; 6] = ["USDT", "USD", "USDC", "FDUSD", "BUSD", "TUSD"];
 /// What a dollar coin costs over a dollar on some day, in millionths.
 const PREMIUM: (u64, u64) = (100, 300);
 /// How far a venue's price of an asset is off on some day, in millionths both ways.
@@ -176,9 +178,12 @@ pub(super) struct Listings {
 
 impl Listings {
     pub(super) fn of(venue: Venue, market: &Market) -> Self {
-        let mut all = Vec::new();
+        let mut all: Vec<Listed> = Vec::new();
         for (symbol, spec) in market.symbols().iter().enumerate() {
-            if lists(venue, symbol, &spec.base) {
+            // Markets against anything but dollars are not what these venues are asked for.
+            let dollars = DOLLARS.contains(&spec.quote.as_str());
+            let known = all.iter().any(|l| l.base == spec.base);
+            if dollars && !known && lists(venue, symbol, &spec.base) {
                 let own = Extra {
                     base: &spec.base,
                     ..extra("", venue.quote(), "", SAME, Standing::Trades)
@@ -320,25 +325,13 @@ impl Ask<'_> {
         let last = to.min(now).min(end.0 - 1);
         let mut open = bars.ceil(from.max(bars.floor(first.0)));
         let mut rows: Vec<Candle> = Vec::new();
-        let mut faults = lock(&self.house.floor.faults);
         while open <= last {
             let known = self.candle(listed, (open, open + bars.length), now);
-            let close = rows.last().map(|c: &Candle| c.close);
-            let row = known.or_else(|| close.filter(|_| flat).map(|p| still(p, open, bars)));
-            if let Some(mut row) = row
-                && !faults.hides("klines", &listed.name, bars.name, open)
-            {
-                let times = (row.open_time, row.close_time);
-                if faults.revises("klines", &listed.name, bars.name, times, now) {
-                    // A provisional candle: its last trade is not in yet.
-                    row.close = row.open;
-                    row.volume = (row.volume - i128::from(listed.step)).max(0);
-                }
-                rows.push(row);
-            }
+            let close = rows.last().map(|c| c.close).filter(|_| flat);
+            rows.extend(known.or_else(|| close.map(|price| still(price, open, bars))));
             open += bars.length;
         }
-        drop(faults);
+        self.candle_faults(listed, bars, &mut rows);
         self.faults.disorder(&mut rows);
         if self.faults.hit(FaultKind::Outside)
             && let Some(before) = rows.first().map(|r| r.open_time - bars.length)
@@ -347,6 +340,24 @@ impl Ask<'_> {
             rows.splice(0..0, outside);
         }
         rows
+    }
+
+    /// The faults that choose single candles.
+    fn candle_faults(&self, listed: &Listed, bars: Bars, rows: &mut Vec<Candle>) {
+        let now = self.now();
+        let mut faults = lock(&self.house.floor.faults);
+        if !faults.touches_candles() {
+            return;
+        }
+        rows.retain_mut(|row| {
+            let times = (row.open_time, row.close_time);
+            if faults.revises("klines", &listed.name, bars.name, times, now) {
+                // A provisional candle: its last trade is not in yet.
+                row.close = row.open;
+                row.volume = (row.volume - i128::from(listed.step)).max(0);
+            }
+            !faults.hides("klines", &listed.name, bars.name, row.open_time)
+        });
     }
 
     pub(super) fn candle(&self, listed: &Listed, span: (i64, i64), now: i64) -> Option<Candle> {

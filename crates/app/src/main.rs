@@ -20,7 +20,8 @@ use watchbell_cli::args::{ConfigCommand, Global, HttpArgs, UpArgs, UpMode, Venue
 use watchbell_cli::{Ask, CliWith, Exit, Out, TaskWith as Task, completions, execute};
 use watchbell_clock::Clock;
 use watchbell_core::{Millis, chain};
-use watchbell_venues::sim::{FaultScript, Limits, Market, SimConfig, Simulator};
+use watchbell_venues::native::Venue;
+use watchbell_venues::sim::{FaultScript, Market, VenueLimits, VenueSim, VenueSimConfig};
 
 use crate::compose::{Run, invalid};
 use crate::config::{Config, Env, Gate, Overrides, Sources, run_jobs_gate};
@@ -314,9 +315,13 @@ async fn venue_sim(
         args.fault.join(" ; ").parse().map_err(|e: watchbell_venues::sim::FaultParseError| {
             ControlError::invalid(format!("--fault: {e}"))
         })?;
-    let market = match &args.klines {
-        None => Market::synthetic(args.seed, &watchbell_market::DEFAULT_SYMBOLS),
-        Some(dir) => Market::recorded(dir).map_err(|e| ControlError::invalid(chain(&e)))?,
+    let venue: Venue = args.venue.parse().map_err(|e| ControlError::invalid(chain(&e)))?;
+    // The demonstration's few symbols are Binance's default; a scan of the others needs many.
+    let assets = args.assets.or((venue != Venue::Binance).then_some(300));
+    let market = match (&args.klines, assets) {
+        (Some(dir), _) => Market::recorded(dir).map_err(|e| ControlError::invalid(chain(&e)))?,
+        (None, Some(count)) => Market::synthetic_universe(args.seed, count.into()),
+        (None, None) => Market::synthetic(args.seed, &watchbell_market::DEFAULT_SYMBOLS),
     };
     let market = std::sync::Arc::new(market);
     let wall = Clock::system();
@@ -331,26 +336,33 @@ async fn venue_sim(
     let signals = Signals::listen()?;
     let symbols: Vec<String> = market.symbols().iter().map(|s| s.name.clone()).collect();
     let kind = market.kind();
-    let simulator = Simulator::start(SimConfig {
+    let simulator = VenueSim::start(VenueSimConfig {
+        venue,
         bind: args.bind,
         market,
         clock,
         faults,
-        limits: Limits::default(),
+        limits: VenueLimits::OfVenue,
     })
     .await
     .map_err(|e| ControlError::unavailable(chain(&e)))?;
-    let answer = json!({
-        "url": simulator.base_url(), "streams": simulator.ws_url(), "market": kind,
-        "symbols": symbols,
+    let mut answer = json!({
+        "venue": venue, "url": simulator.base_url(), "market": kind, "symbols": symbols,
     });
+    if let Some(streams) = simulator.ws_url() {
+        answer["streams"] = json!(streams);
+    }
     out.data(&answer, |_, _| {
-        format!(
-            "venue-sim: {kind} market of {} at {} (streams at {}); Ctrl-C stops\n",
-            symbols.join(", "),
-            simulator.base_url(),
-            simulator.ws_url()
-        )
+        let listed = match symbols.len() {
+            0..=20 => symbols.join(", "),
+            n => format!("{n} assets"),
+        };
+        let beside = match simulator.ws_url() {
+            Some(url) => format!("streams at {url}"),
+            None => format!("as {venue}"),
+        };
+        let url = simulator.base_url();
+        format!("venue-sim: {kind} market of {listed} at {url} ({beside}); Ctrl-C stops\n")
     })?;
     signals.stop().await;
     simulator.shutdown().await;

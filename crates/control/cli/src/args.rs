@@ -109,7 +109,7 @@ pub enum CommandWith<More: Subcommand> {
     /// Check, show and describe the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Serve a simulated venue that speaks Binance's protocol
+    /// Serve a simulated venue: Binance, Kraken, OKX or Coinbase
     #[command(after_long_help = VENUE_HELP)]
     VenueSim(VenueSimArgs),
     /// Print the completions of a shell
@@ -734,8 +734,9 @@ pub enum ConfigCommand {
 }
 
 const VENUE_HELP: &str = "\
-Serves Binance's spot REST paths and combined streams from a market that follows from a seed, or
-from recorded klines.
+Serves a venue from a market that follows from a seed, or from recorded klines: Binance's spot REST
+paths and combined streams, or the public REST paths of Kraken, OKX or Coinbase Exchange. Several
+venues of one seed and number of assets show one market.
 
 Faults are TARGET:KIND or TARGET:KIND:OPTIONS, such as klines:429:p=0.05 (one in twenty requests for
 candles), and may be given several times; an unknown one is refused with the list of those that
@@ -744,6 +745,7 @@ there are.
 Examples:
   watchbell venue-sim --bind 127.0.0.1:9443
   watchbell venue-sim --klines ./klines --speed 60
+  watchbell venue-sim --venue kraken --assets 300 --bind 127.0.0.1:9444
   watchbell venue-sim --seed 7 --fault klines:429:p=0.05 --fault '*:latency:ms=300,p=0.01'";
 
 /// Options of `venue-sim`.
@@ -752,11 +754,18 @@ pub struct VenueSimArgs {
     /// Where to serve; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9443")]
     pub bind: SocketAddr,
+    /// Whose protocol it speaks
+    #[arg(long, value_name = "VENUE", default_value = "binance",
+          value_parser = ["binance", "kraken", "okx", "coinbase"])]
+    pub venue: String,
     /// The synthetic market's seed: the same seed gives the same market
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// Serve a universe of so many assets, up to 400 [default: 300; at binance the usual 7]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=400))]
+    pub assets: Option<u16>,
     /// Serve recorded klines from this directory instead of the synthetic market
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "assets")]
     pub klines: Option<PathBuf>,
     /// How many times faster than the wall its market runs
     #[arg(long, value_name = "N", default_value = "1", value_parser = speed)]

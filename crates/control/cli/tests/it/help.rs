@@ -107,6 +107,9 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
         ("job cancel 7 --limit 0", "is not in 1..=10000"),
         ("event tail --since 4 --last 3", "cannot be used with"),
         ("venue-sim --bind here", "invalid socket address"),
+        ("venue-sim --venue nasdaq", "possible values: binance, kraken, okx, coinbase"),
+        ("venue-sim --assets 401", "401 is not in 1..=400"),
+        ("venue-sim --assets 3 --klines d", "cannot be used with"),
     ] {
         let error = parse(line).unwrap_err();
         assert!(error.contains(said), "{line}: {error}");

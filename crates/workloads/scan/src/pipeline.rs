@@ -100,7 +100,7 @@ impl Measured {
 pub fn wants_bars(symbols: &[SymbolData], settings: &Settings, now: Time) -> Vec<(Member, Venue)> {
     let wanted = symbols.iter().filter_map(|s| {
         let tier = settings.tier(s.member.adv_usd);
-        lacks_bars(s, &micro::choose(&s.books, settings, tier, at(settings, now)))
+        lacks_bars(s, &micro::choose(&s.books, settings, tier, at(settings, now)), settings)
     });
     by_rank(wanted.collect())
 }
@@ -110,10 +110,12 @@ fn at(settings: &Settings, now: Time) -> Option<Time> {
     settings.late_fill_max.is_none().then_some(now)
 }
 
-fn lacks_bars(data: &SymbolData, books: &Books) -> Option<(Member, Venue)> {
+fn lacks_bars(data: &SymbolData, books: &Books, settings: &Settings) -> Option<(Member, Venue)> {
     let venue = books.chosen.as_ref()?.venue;
-    let there = data.hours.iter().any(|h| h.venue == venue);
-    (!there).then(|| (data.member.clone(), venue))
+    let there = |venue: Venue| data.hours.iter().any(|h| h.venue == venue);
+    // Without those of the primary there is no momentum, and nothing else will help.
+    let scored = settings.venues.first().is_some_and(|primary| there(*primary));
+    (scored && !there(venue)).then(|| (data.member.clone(), venue))
 }
 
 fn by_rank(mut wanted: Vec<(Member, Venue)>) -> Vec<(Member, Venue)> {
@@ -159,33 +161,58 @@ fn complete(raw: [Option<f64>; 4]) -> Option<Row> {
     Some([m, t, v, q])
 }
 
-/// Checked bars of a symbol at an exchange, closed when they were fetched.
-fn hours(data: &SymbolData, venue: Venue) -> Option<(&Bars, &[Bar])> {
-    let bars = data.hours.iter().find(|h| h.venue == venue)?;
-    let closed = bars::closed(&bars.bars, bars.fetched_at);
-    (!closed.is_empty() && bars::check(closed).is_ok()).then_some((bars, closed))
+/// Bars of a symbol at an exchange; what a candidate holds of them is checked and closed.
+fn hours(data: &SymbolData, venue: Venue) -> Option<&Bars> {
+    data.hours.iter().find(|h| h.venue == venue)
 }
 
-fn primary<'a>(data: &'a SymbolData, settings: &Settings) -> Option<(&'a Bars, &'a [Bar])> {
+/// Keeps what was closed when it was fetched, or says why nothing is computed out of it.
+fn checked(mut bars: Bars) -> Result<Bars, String> {
+    let closed = bars::closed(&bars.bars, bars.fetched_at).len();
+    bars.bars.truncate(closed);
+    match bars::check(&bars.bars) {
+        Err(bad) => Err(format!("candles: {bad}")),
+        Ok(()) if bars.bars.is_empty() => Err("candles: none".into()),
+        Ok(()) => Ok(bars),
+    }
+}
+
+fn primary<'a>(data: &'a SymbolData, settings: &Settings) -> Option<&'a Bars> {
     settings.venues.first().and_then(|venue| hours(data, *venue))
 }
 
-fn candidate(data: SymbolData, settings: &Settings, regime: RegimeName, now: Time) -> Candidate {
+fn candidate(
+    mut data: SymbolData,
+    settings: &Settings,
+    regime: RegimeName,
+    now: Time,
+) -> Candidate {
+    let mut bad = None;
+    for bars in std::mem::take(&mut data.hours) {
+        let venue = bars.venue;
+        match checked(bars) {
+            Ok(bars) => data.hours.push(bars),
+            Err(why) if settings.venues.first() == Some(&venue) => bad = Some(why),
+            // Whoever chooses that exchange finds no bars of it, and says so.
+            Err(_) => {}
+        }
+    }
     let tier = settings.tier(data.member.adv_usd);
     let books = micro::choose(&data.books, settings, tier, at(settings, now));
     let bars = primary(&data, settings);
-    let measured = bars.map_or_else(Measured::default, |(_, b)| Measured::of(b, regime, now));
+    let measured = bars.map_or_else(Measured::default, |b| Measured::of(&b.bars, regime, now));
     let chosen = books.chosen.as_ref();
     let quality = chosen.and_then(|chosen| {
         let m = chosen.measures.ok()?;
-        let vadr = hours(&data, chosen.venue).map(|(_, bars)| vadr::measure(bars, now));
+        let vadr = hours(&data, chosen.venue).map(|b| vadr::measure(&b.bars, now));
         Some(factors::quality(m.depth(), m.spread.0, vadr.as_ref(), tier))
     });
     let raw = [measured.momentum, measured.technical, measured.volume.map(|v| v.score), quality];
     let missing = if books.empty {
         Some("empty_book".into())
     } else if bars.is_none() {
-        Some(no_candles(&data, settings))
+        let told = || data.trouble.iter().find(|t| t.starts_with("candles")).cloned();
+        Some(bad.or_else(told).unwrap_or_else(|| "candles".into()))
     } else if measured.momentum.is_none() {
         Some("momentum_unavailable".into())
     } else if chosen.is_none() {
@@ -200,19 +227,6 @@ fn candidate(data: SymbolData, settings: &Settings, regime: RegimeName, now: Tim
     // What is excluded from the run has no part in the others' scores either.
     let raw = if books.empty { [None; 4] } else { raw };
     Candidate { data, measured, raw, residual: None, orthogonalised: false, base: None, missing }
-}
-
-/// Why there are no bars to reckon with.
-fn no_candles(data: &SymbolData, settings: &Settings) -> String {
-    let venue = settings.venues.first().copied();
-    let bars = data.hours.iter().find(|h| Some(h.venue) == venue);
-    let bad = bars.and_then(|b| bars::check(bars::closed(&b.bars, b.fetched_at)).err());
-    let told = data.trouble.iter().find(|t| t.starts_with("candles"));
-    match (bad, told) {
-        (Some(bad), _) => format!("candles: {bad}"),
-        (None, Some(told)) => told.clone(),
-        (None, None) => "candles".into(),
-    }
 }
 
 impl Scored {
@@ -242,15 +256,20 @@ impl Scored {
         let wanted = self.symbols.iter().filter_map(|c| {
             let books = finals.get(&c.data.member.symbol)?;
             let tier = self.settings.tier(c.data.member.adv_usd);
-            lacks_bars(&c.data, &micro::choose(books, &self.settings, tier, Some(at)))
+            lacks_bars(
+                &c.data,
+                &micro::choose(books, &self.settings, tier, Some(at)),
+                &self.settings,
+            )
         });
         by_rank(wanted.collect())
     }
 
-    /// Adds hourly bars that were read after the first pass. No score changes by it.
+    /// Adds hourly bars that were read after the first pass, if they can be reckoned with. No score
+    /// changes by it.
     pub fn add_bars(&mut self, symbol: &str, bars: Bars) {
         let at = self.symbols.binary_search_by(|c| c.data.member.symbol.as_str().cmp(symbol));
-        if let Ok(i) = at {
+        if let (Ok(i), Ok(bars)) = (at, checked(bars)) {
             self.symbols[i].data.hours.push(bars);
         }
     }
@@ -419,7 +438,7 @@ fn verdict(
     let books = micro::choose(finals.as_deref().unwrap_or(&data.books), settings, tier, age_at);
     let venue = books.chosen.as_ref().map(|b| b.venue);
     let own = venue.and_then(|v| hours(data, v));
-    let vadr = vadr::measure(own.map_or(&[], |(_, bars)| bars), now);
+    let vadr = vadr::measure(own.map_or(&[], |b| &b.bars), now);
 
     let gates = gates(c, &books, &vadr, settings, tier, timely, now);
     let passed = |name| gates.iter().any(|g: &Gate| g.name == name && g.passed == Some(true));
@@ -457,7 +476,7 @@ fn verdict(
         fresh,
         venue,
         sources: sources.len(),
-        cached: primary(data, settings).is_some_and(|(b, _)| b.cached),
+        cached: primary(data, settings).is_some_and(|b| b.cached),
         ttl_remaining: oldest
             .map_or(Millis::ZERO, |t| settings.ttl - now.since(t))
             .max(Millis::ZERO),
@@ -528,9 +547,9 @@ fn gates(
     let m = &c.measured;
     let moved = measures.zip(m.close).zip(m.atr_1h);
     let fresh = Freshness {
-        bars: bars.and_then(|(_, b)| bars::age(b, now)),
+        bars: bars.and_then(|b| bars::age(&b.bars, now)),
         moved: moved.map(|((book, close), atr)| gates::moved(book.mid, close, atr)),
-        cache: bars.and_then(|(b, _)| cache_age(b, settings, now)),
+        cache: bars.and_then(|b| cache_age(b, settings, now)),
     };
     let hot = settings.job == Job::Hot;
     let guard = |gate| gates::guard(gate, settings.guards_enforce);
@@ -582,7 +601,7 @@ fn sources(
 /// When the oldest of what decided was fetched or taken.
 fn oldest(data: &SymbolData, books: &Books, settings: &Settings) -> Option<Time> {
     let chosen = books.chosen.as_ref();
-    let of = |venue: Option<Venue>| venue.and_then(|v| hours(data, v)).map(|(b, _)| b.fetched_at);
+    let of = |venue: Option<Venue>| venue.and_then(|v| hours(data, v)).map(|b| b.fetched_at);
     [of(settings.venues.first().copied()), of(chosen.map(|b| b.venue)), chosen.map(|b| b.taken_at)]
         .into_iter()
         .flatten()

@@ -530,7 +530,7 @@ impl BinanceClient {
 
 /// An error with its causes, in one line. The outer layers of the HTTP client only repeat the
 /// address that the error of the call names already: where there is a cause, they are left out.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let layers = std::iter::successors(Some(error), |e| e.source());
     let mut parts: Vec<String> = layers.map(ToString::to_string).collect();
     let hollow = |part: &String| {

@@ -23,11 +23,14 @@ mod stream_wire;
 pub mod wire;
 
 pub use backpressure::{Health, State};
+pub(crate) use client::chain;
 pub use client::{BinanceClient, CallRecord, CallStatus, Observer, Skew};
 pub use config::{Config, ConfigError};
 pub use endpoints::{AggFrom, Page};
 pub use error::{Call, Class, VenueError};
+pub(crate) use error::{Verdict, judge};
 pub use klines::{Asked, parse_klines};
+pub(crate) use limiter::Permit as WeightPermit;
 pub use limiter::{Limiter, Priority, Shares, Stop};
 pub use signed::{
     AccountBalance, AccountTrade, ConvertTrade, Credentials, CredentialsError,

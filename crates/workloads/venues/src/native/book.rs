@@ -29,7 +29,6 @@ pub struct OrderBook<V: VenueNative> {
 
 impl<V: VenueNative> OrderBook<V> {
     /// For the clients in this crate, once they have read and checked an answer.
-    #[expect(dead_code, reason = "the clients that call it are written next")]
     pub(crate) const fn new(
         symbol: String,
         bids: Vec<Level>,

@@ -11,11 +11,57 @@
 //!     const VENUE: watchbell_venues::native::Venue = watchbell_venues::native::Venue::Kraken;
 //! }
 //! ```
+//!
+//! ```compile_fail
+//! // Nor can anybody write a book down without an answer of the exchange.
+//! use watchbell_venues::native::{Kraken, OrderBook};
+//! let book: OrderBook<Kraken> = OrderBook {
+//!     symbol: "XBTUSD".into(), bids: vec![], asks: vec![], taken_at: watchbell_core::Time(0),
+//!     venue: std::marker::PhantomData,
+//! };
+//! ```
+//!
+//! ```compile_fail
+//! use watchbell_venues::native::{Kraken, OrderBook};
+//! let book = OrderBook::<Kraken>::new("XBTUSD".into(), vec![], vec![], watchbell_core::Time(0));
+//! ```
+//!
+//! * [`NativeClient`]: the requests. All clones of a client share one gate: token bucket, circuit breaker,
+//!   budget, health and the pauses that the exchange asks for.
+//! * [`kraken`], [`okx`], [`coinbase`], [`binance`]: the exchanges on the wire, and the readers of their
+//!   answers. A page or book with anything wrong in it is refused whole, by a [`PayloadError`] that names
+//!   the place.
+//!
+//! ```
+//! // The way to a book: what the exchange sent.
+//! use watchbell_venues::native::{NativeBook, kraken};
+//! let answer = br#"{"error":[],"result":{"XXBTZUSD":{
+//!     "bids":[["30297.0","1.115",1688671636]],"asks":[["30384.1","2.059",1688671659]]}}}"#;
+//! let book = kraken::book(answer, "XBTUSD", watchbell_core::Time(1_688_671_700_000))?;
+//! assert_eq!(NativeBook::Kraken(book).bids()[0].price, 30_297.0);
+//! # Ok::<(), watchbell_venues::native::PayloadError>(())
+//! ```
 
+pub mod binance;
 mod book;
+mod client;
+pub mod coinbase;
+mod config;
+mod error;
+mod gate;
+mod json;
+pub mod kraken;
+pub mod okx;
+mod table;
 mod venue;
+mod wire;
 
 pub use book::{Level, NativeBook, OrderBook};
+pub use client::{Answered, NativeClient};
+pub use config::{NativeConfig, NativeConfigError};
+pub use error::{Lasting, NativeCall, NativeError};
+pub use gate::{BreakerState, BudgetStatus, BudgetUse, Spent, VenueHealth, Verdict};
+pub use json::PayloadError;
 pub use venue::{Binance, Coinbase, Kraken, Okx, UnknownVenue, Venue, VenueNative};
 
 use serde::{Deserialize, Serialize};

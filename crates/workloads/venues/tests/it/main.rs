@@ -3,6 +3,9 @@
 mod binance_client;
 mod binance_payloads;
 mod binance_stream;
+mod native_client;
+mod native_payloads;
+mod native_recordings;
 mod signed;
 mod sim_server;
 mod venue_sims;

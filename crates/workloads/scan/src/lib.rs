@@ -20,3 +20,4 @@ pub mod regime;
 pub mod settings;
 pub mod universe;
 pub mod vadr;
+mod verdict;

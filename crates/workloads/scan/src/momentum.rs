@@ -214,7 +214,7 @@ mod tests {
         }
         assert!(inputs.acceleration.unwrap().abs() < 1e-10);
         assert_eq!(Inputs::of(&hours, &group(&hours, 4), false).acceleration, None, "stale");
-        let mut gap = hours.clone();
+        let mut gap = hours;
         gap.remove(200 - 1 - 4);
         assert_eq!(Inputs::of(&gap, &group(&gap, 4), true).returns[1], None, "no bar 4 hours ago");
     }

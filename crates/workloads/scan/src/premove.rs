@@ -207,9 +207,10 @@ fn confirmations(evidence: &Evidence, seen: &Seen) -> Vec<Gate> {
     let funding = evidence.funding.as_ref();
     let squeeze = seen.close.zip(seen.vwap_24h).is_some_and(|(close, vwap)| close >= vwap);
     let against = funding.and_then(|f| match f {
-        f if !(f.deviation >= gates::FUNDING_DEVIATION) => Some("exchanges agree"),
-        f if f.z < 0.0 && !squeeze => Some("price below vwap"),
-        _ => None,
+        f if f.deviation >= gates::FUNDING_DEVIATION => {
+            (f.z < 0.0 && !squeeze).then_some("price below vwap")
+        }
+        _ => Some("exchanges agree"),
     });
     vec![
         gates::confirmation(

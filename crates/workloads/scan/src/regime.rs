@@ -583,7 +583,8 @@ mod tests {
     }
 
     fn market(symbols: usize, days: usize) -> Vec<(String, Vec<Bar>)> {
-        let close = |s: usize, d: usize| 100.0 + (d as f64) * if s % 4 == 0 { -1.0 } else { 1.0 };
+        let close =
+            |s: usize, d: usize| 100.0 + (d as f64) * if s.is_multiple_of(4) { -1.0 } else { 1.0 };
         (0..symbols)
             .map(|s| {
                 let closes: Vec<f64> = (0..days).map(|d| close(s, d)).collect();
@@ -659,7 +660,7 @@ mod tests {
         // 20 closes are 19 days of breadth.
         let mut market_20 = market(20, 20);
         market_20.iter_mut().for_each(|(_, bars)| {
-            bars.iter_mut().for_each(|b| b.open_time = b.open_time + Millis::from_days(20));
+            bars.iter_mut().for_each(|b| b.open_time += Millis::from_days(20));
         });
         let short = why(Some(&good), &market_20).unwrap();
         assert_eq!(short, ["breadth_thrust: 19 days of breadth, 20 needed"]);

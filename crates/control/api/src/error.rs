@@ -120,6 +120,15 @@ impl ControlError {
         self
     }
 
+    /// Says first within what it happened; its kind, its causes and its help stay.
+    #[must_use]
+    pub fn within(mut self, what: &str) -> Self {
+        if let Some(reason) = self.reason_mut() {
+            reason.text = format!("{what}: {}", reason.text);
+        }
+        self
+    }
+
     /// The sentence, its causes and its help.
     #[must_use]
     pub fn reason(&self) -> Reason {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueHint};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use watchbell_api::CHANGE_LIMIT;
 use watchbell_core::{Millis, SeriesName, Time, WorkerName, job, window};
@@ -357,6 +357,21 @@ pub struct RunArgs {
     /// Which window, for a worker that computes windows [default: the next one that is ready]
     #[arg(long, value_name = "SERIES/START", value_parser = window_ref)]
     pub window: Option<(SeriesName, Time)>,
+    /// How its progress is shown, on the error stream
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    pub progress: ProgressMode,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum ProgressMode {
+    /// A bar on a terminal, plain lines elsewhere, nothing with --quiet
+    #[default]
+    Auto,
+    /// A line for each stage
+    Plain,
+    /// A JSON object a line
+    Json,
 }
 
 /// `schedule ...`
@@ -372,12 +387,20 @@ pub enum ScheduleCommand {
 /// `schedule ...`, but for `start`.
 #[derive(Debug, Subcommand)]
 pub enum ScheduleAsk {
-    /// List schedules with their next due instants
-    List,
+    /// List the scheduled jobs
+    List {
+        /// Every worker that a clock starts, with its next due instants
+        #[arg(long)]
+        all: bool,
+    },
     /// Run one scheduled worker now, and wait for its end
     Run(RunArgs),
-    /// Show what became of the newest due instants
-    Status,
+    /// Show whether the scheduler runs, and how its jobs are
+    Status {
+        /// What became of the newest due instants of every worker that a clock starts
+        #[arg(long)]
+        all: bool,
+    },
 }
 
 /// `window ...`

@@ -1,16 +1,16 @@
 //! What each command asks of a control, and how its answer is printed.
 
 use watchbell_api::{
-    ActRequest, Action, BackfillRequest, Control, ControlError, EmitRequest, RunOptions,
-    RunRequest, Verdict, VerifyRequest, WindowRef,
+    ActRequest, Action, BackfillRequest, Control, ControlError, EmitRequest, Verdict, VerifyRequest,
 };
-use watchbell_core::port::{EventQuery, Outcome, WindowQuery};
+use watchbell_core::port::{EventQuery, WindowQuery};
 use watchbell_core::{EventRecord, Millis, Time};
 
 use crate::args::{
     ActArgs, Ask, BackfillArgs, EventCommand, NodeCommand, RunArgs, ScheduleAsk, TailArgs,
     WindowCommand, WorkerCommand,
 };
+use crate::cycle::{exit_of, run_worker};
 use crate::exit::Exit;
 use crate::jobs;
 use crate::out::Out;
@@ -121,25 +121,16 @@ async fn act(action: Action, args: &ActArgs, control: &dyn Control, out: &mut Ou
 }
 
 async fn run(args: &RunArgs, control: &dyn Control, out: &mut Out) -> Result<Exit> {
-    let window = args.window.clone().map(|(series, start)| WindowRef { series, start });
-    let request = RunRequest {
-        worker: args.name.clone(),
-        options: RunOptions { dry_run: args.dry_run, force: args.force, window },
-    };
-    let report = control.run(request).await?;
+    let report = run_worker(args, control, out).await?;
     out.data(&report, plan::run)?;
-    Ok(match report.outcome {
-        Outcome::Succeeded | Outcome::Snoozed | Outcome::Running => Exit::Ok,
-        Outcome::Fenced | Outcome::Cancelled => Exit::Refused,
-        Outcome::Failed | Outcome::TimedOut | Outcome::Lost => Exit::Failed,
-    })
+    Ok(exit_of(&report))
 }
 
 async fn schedules(command: &ScheduleAsk, control: &dyn Control, out: &mut Out) -> Result<Exit> {
     let form = match command {
         ScheduleAsk::Run(args) => return run(args, control, out).await,
-        ScheduleAsk::List => plan::schedules,
-        ScheduleAsk::Status => plan::schedule_status,
+        ScheduleAsk::List { .. } => plan::schedules,
+        ScheduleAsk::Status { .. } => plan::schedule_status,
     };
     let now = now(control, out).await?;
     let answer = control.schedules().await?;

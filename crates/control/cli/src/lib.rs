@@ -16,10 +16,12 @@ pub mod out;
 pub mod print;
 pub mod progress;
 
+mod cycle;
 mod execute;
 mod jobs;
 
 pub use args::{Ask, Cli, CliWith, Command, Global, NoMore, Task, TaskWith, completions};
+pub use cycle::{exit_of, run_worker};
 pub use execute::execute;
 pub use exit::Exit;
 pub use out::Out;

@@ -64,6 +64,25 @@ impl Progress {
         }
     }
 
+    /// Begins the one step of a worker's cycle, which says itself how far it is.
+    #[must_use]
+    pub fn cycle(&self, worker: &str) -> Stage {
+        let bar = match &*self.0 {
+            Kind::Bars(all) => {
+                let bar = all.add(ProgressBar::new(100));
+                if let Ok(style) = ProgressStyle::with_template(
+                    "{prefix:<20} {bar:24} {percent:>3} %  {elapsed}  {msg}",
+                ) {
+                    bar.set_style(style.progress_chars("━━╌"));
+                }
+                bar.set_prefix(worker.to_owned());
+                Some(bar)
+            }
+            Kind::Lines(_) | Kind::Silent => None,
+        };
+        Stage { progress: self.clone(), bar, worker: worker.to_owned(), newest: String::new() }
+    }
+
     /// Begins a step of `total` units, such as `candles`.
     #[must_use]
     pub fn step(&self, name: &str, total: u64, unit: &str) -> Step {
@@ -107,6 +126,39 @@ impl Progress {
                 (*sink)(line);
             }
             Kind::Silent => {}
+        }
+    }
+}
+
+/// How far the cycle of a worker is. A message is `stage: words`; without a terminal each stage has
+/// one line.
+#[derive(Debug)]
+pub struct Stage {
+    progress: Progress,
+    bar: Option<ProgressBar>,
+    worker: String,
+    newest: String,
+}
+
+impl Stage {
+    /// It says this now.
+    pub fn told(&mut self, percent: f64, message: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(percent.clamp(0.0, 100.0) as u64);
+            bar.set_message(message.to_owned());
+            return;
+        }
+        let stage = message.split(':').next().unwrap_or(message);
+        if stage != self.newest {
+            stage.clone_into(&mut self.newest);
+            self.progress.say(&format!("{:<20} {percent:>3.0} %  {message}", self.worker));
+        }
+    }
+
+    /// It has ended.
+    pub fn finish(self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
         }
     }
 }

@@ -15,8 +15,8 @@ use watchbell_core::port::{
 };
 use watchbell_core::{
     BoxError, BoxFuture, Cause, Commit, Cover, Cycle, CycleInput, Definition, Done, Fault, Millis,
-    NewArtifact, NewEvent, NewJob, QueueSpec, SessionId, Statement, Time, Trigger, WindowHashes, WindowInput,
-    WindowSpec, Worker, WorkerName, values,
+    NewArtifact, NewEvent, NewJob, QueueSpec, SessionId, Statement, Time, Trigger, WindowHashes,
+    WindowInput, WindowSpec, Worker, WorkerName, values,
 };
 use watchbell_db::{Database, Line, Migration, Options as DbOptions, Synchronous};
 use watchbell_engine::{Action, Effects, Handle, Node, Options, WorkerView};

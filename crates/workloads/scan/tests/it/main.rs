@@ -1,0 +1,4 @@
+//! Scans against simulated exchanges, on virtual time.
+
+mod scans;
+mod world;

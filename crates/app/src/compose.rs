@@ -19,7 +19,7 @@ use watchbell_market::ops::{self, Boot};
 use watchbell_server::Bound;
 use watchbell_venues::binance::{self, BinanceClient};
 
-use crate::config::{self, Catalog, Config, ConfigError, Market};
+use crate::config::{self, Catalog, Config, ConfigError, Market, Scan};
 use crate::demo::{self, Marker};
 use crate::installation::{self, Held, Opened};
 use crate::local::{LocalControl, Parts};
@@ -40,16 +40,21 @@ pub(crate) struct Running {
     clock: Clock,
 }
 
-/// The name of every worker that a configuration of the market leads to, and the built-in profiles.
-pub(crate) fn catalog(market: &Market) -> Catalog {
+/// The name of every worker that a market of that shape and those jobs of scans lead to, and the
+/// built-in profiles. Scans are wanted by default where somebody has written their jobs down.
+pub(crate) fn catalog(market: &Market, scan: &Scan) -> Catalog {
     let of_market = watchbell_market::definitions(&self::market(market));
     let own = [watchbell_engine::health::HEALTH_SCAN, watchbell_engine::health::HOUSEKEEPING];
     let market: Vec<WorkerName> = of_market.into_iter().map(|d| d.name).collect();
+    let scans: Vec<WorkerName> = scan.config.jobs.iter().map(|j| j.name.clone()).collect();
     let own: Vec<WorkerName> = own.into_iter().map(WorkerName::from).collect();
-    let all: Vec<WorkerName> = market.iter().chain(&own).cloned().collect();
+    let together = |parts: &[&[WorkerName]]| parts.concat();
+    let all = together(&[&market, &scans, &own]);
+    let default = if scan.from_file { all.clone() } else { together(&[&market, &own]) };
     let profiles = [
-        ("default".to_owned(), all.clone()),
+        ("default".to_owned(), default),
         ("all".to_owned(), all.clone()),
+        ("scan".to_owned(), together(&[&scans, &own])),
         ("market".to_owned(), market),
     ];
     Catalog { workers: all, profiles: profiles.into() }
@@ -127,6 +132,7 @@ fn market(market: &Market) -> watchbell_market::Config {
 /// that a configuration is checked before anything is touched.
 pub(crate) fn definitions(config: &Config) -> Result<Vec<Definition>, ControlError> {
     let mut all = watchbell_market::definitions(&market_and_account(config));
+    all.extend(watchbell_scan::definitions(&config.scan.config));
     all.push(Housekeeping::definition().map_err(|e| ControlError::internal(e.to_string()))?);
     all.push(HealthScan::definition(config.node.health_scan));
     all.extend(config.programs.iter().map(|p| p.definition.clone()));
@@ -147,6 +153,8 @@ pub(crate) fn workers(
 ) -> Result<Workers, ControlError> {
     let definitions = definitions(config)?;
     let mut all = watchbell_market::workers(&market_and_account(config), db, client, log);
+    let scans = watchbell_scan::workers(&config.scan.config, db, clock);
+    all.extend(scans.map_err(|e| ControlError::invalid(watchbell_core::chain(&e)))?);
     let keep = port::Retention {
         cycles: config.retention.cycles,
         occurrences: config.retention.occurrences,

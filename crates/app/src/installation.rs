@@ -17,7 +17,8 @@ use watchbell_store::SqlStore;
 use crate::config::{self, Config};
 
 /// The lines of migrations, in the order in which they are applied.
-pub(crate) const LINES: [Line; 2] = [watchbell_store::LINE, watchbell_market::LINE];
+pub(crate) const LINES: [Line; 3] =
+    [watchbell_store::LINE, watchbell_market::LINE, watchbell_scan::LINE];
 
 /// Seconds between tries to reach a server, the last number again and again.
 const PAUSES: [i64; 6] = [1, 2, 4, 8, 15, 30];

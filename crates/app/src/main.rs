@@ -7,6 +7,8 @@ mod installation;
 mod local;
 mod logging;
 mod market;
+mod own;
+mod scan;
 mod signals;
 mod upkeep;
 
@@ -28,7 +30,7 @@ use crate::config::{Config, Env, Gate, Overrides, Sources, run_jobs_gate};
 use crate::signals::Signals;
 
 /// Every command: those that know no workload, and those of the workloads.
-type Cli = CliWith<market::Own>;
+type Cli = CliWith<own::Own>;
 
 /// How long a command waits for a node to say who it is.
 pub(crate) const PROBE: Millis = Millis(500);
@@ -60,7 +62,7 @@ async fn dispatch(cli: Cli, out: &mut Out) -> Result<Exit, ControlError> {
     match Task::from(command) {
         Task::Completions(shell) => {
             let mut text = Vec::new();
-            completions::<market::Own>(shell, &mut text);
+            completions::<own::Own>(shell, &mut text);
             out.text(&String::from_utf8_lossy(&text));
             Ok(Exit::Ok)
         }
@@ -83,7 +85,10 @@ async fn dispatch(cli: Cli, out: &mut Out) -> Result<Exit, ControlError> {
         Task::Config(command) => configuration(&command, &global, out),
         Task::VenueSim(args) => venue_sim(&args, &global, out).await,
         Task::Ask(ask) => asked(&ask, &global, out).await,
-        Task::More(own) => market::run(&own, configured(&global)?, &global, out).await,
+        Task::More(own::Own::Market(own)) => {
+            market::run(&own, configured(&global)?, &global, out).await
+        }
+        Task::More(own::Own::Scan(command)) => scan::run(&command, configured(&global)?, out).await,
     }
 }
 
@@ -222,6 +227,11 @@ async fn find_node(
 /// A question or an order: to the node that runs, or over the store when none does.
 async fn asked(ask: &Ask, global: &Global, out: &mut Out) -> Result<Exit, ControlError> {
     let config = configured(global)?;
+    if let Ask::Schedule(ask) = ask
+        && scan::schedule::is_ours(ask, &config)
+    {
+        return scan::schedule::run(ask, config, out).await;
+    }
     if let Some(node) = discovery::connect(&config.data_dir, PROBE).await {
         return carry_out(ask, &node, out).await;
     }

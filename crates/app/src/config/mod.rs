@@ -21,6 +21,7 @@ mod print;
 mod problem;
 mod raw;
 mod resolve;
+mod scan;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -40,6 +41,7 @@ pub(crate) use print::{default_yaml, schema};
 pub(crate) use problem::ConfigError;
 pub(crate) use raw::{Log, LogFormat, Synchronous};
 pub(crate) use resolve::{Market, Store, StoreFile, Venue};
+pub(crate) use scan::Scan;
 
 use check::Report;
 use problem::{Origin, Problem, Source};
@@ -60,9 +62,9 @@ pub(crate) struct Sources<'a> {
     pub(crate) env: &'a Env,
     /// The flags.
     pub(crate) overrides: Overrides,
-    /// The workers and built-in profiles that exist for a market of that shape: window workers are
-    /// named after its windows.
-    pub(crate) catalog: &'a dyn Fn(&Market) -> Catalog,
+    /// The workers and built-in profiles that exist for a market of that shape, whose window workers
+    /// are named after its windows, and for those jobs of scans.
+    pub(crate) catalog: &'a dyn Fn(&Market, &Scan) -> Catalog,
 }
 
 impl fmt::Debug for Sources<'_> {
@@ -114,6 +116,8 @@ pub(crate) struct Config {
     pub(crate) venue: Venue,
     /// Market data and windows.
     pub(crate) market: Market,
+    /// Signal scans.
+    pub(crate) scan: Scan,
     /// What `up` runs.
     pub(crate) profile: Profile,
     /// Workers of the team's own.
@@ -184,6 +188,11 @@ impl Config {
     /// What is wrong with the URL, and what would be right.
     pub(crate) fn store_at(&self, url: &str) -> Result<Store, (String, String)> {
         Store::at(url, &self.data_dir, &self.raw.store)
+    }
+
+    /// Workers that `enabled: false` keeps from running.
+    pub(crate) fn disabled(&self) -> Vec<WorkerName> {
+        self.workers.iter().filter(|w| !w.enabled).map(|w| w.name.clone()).collect()
     }
 
     /// The file that was read, as it was named.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use watchbell_core::{Millis, Missed};
 
 use super::exec::{RawLog, RawOnOrphan, RawTrigger, RawType};
+use super::scan::RawScan;
 
 /// Watchbell's configuration. A duration is a number and a unit: 250ms, 5s, 30m, 1h30m, 7d.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -35,6 +36,8 @@ pub(crate) struct Raw {
     pub(crate) venue: RawVenue,
     /// Market data and its windows.
     pub(crate) market: RawMarket,
+    /// Signal scans over several exchanges.
+    pub(crate) scan: RawScan,
     /// Changes to single workers, by name, and workers of your own with `type: exec`. What is not named
     /// keeps the worker's own value.
     pub(crate) workers: BTreeMap<String, RawWorker>,
@@ -53,6 +56,7 @@ impl Default for Raw {
             retention: RawRetention::default(),
             venue: RawVenue::default(),
             market: RawMarket::default(),
+            scan: RawScan::default(),
             workers: BTreeMap::new(),
         }
     }

@@ -14,8 +14,10 @@ use super::check::{Report, unknown};
 use super::exec::own_keys;
 use super::problem::{Origin, redact};
 use super::raw::{
-    Length, Pooler, Raw, RawMarket, RawNode, RawRunner, RawStore, RawVenue, RawWorker, Synchronous,
+    Length, Log, Pooler, Raw, RawMarket, RawNode, RawRunner, RawStore, RawVenue, RawWorker,
+    Synchronous,
 };
+use super::scan::Scan;
 use super::tree::Node;
 use super::{Catalog, Config};
 
@@ -289,7 +291,7 @@ pub(super) fn resolve(
     raw: Raw,
     tree: Node,
     dir: &Path,
-    catalog: &dyn Fn(&Market) -> Catalog,
+    catalog: &dyn Fn(&Market, &Scan) -> Catalog,
     report: &mut Report<'_>,
 ) -> Config {
     let mut r = Resolver { tree: &tree, report };
@@ -315,7 +317,10 @@ pub(super) fn resolve(
     let node = r.node(&raw.node);
     let venue = r.venue(&raw.venue, dir);
     let market = r.market(&raw.market);
-    let mut catalog = catalog(&market);
+    let mut elsewhere = Vec::new();
+    let scan = r.scan(&raw.scan, dir, &mut elsewhere);
+    r.report.problems.extend(elsewhere);
+    let mut catalog = catalog(&market, &scan);
     let programs = r.programs(&raw, dir, &mut catalog);
     let profile = r.profile(&raw, &catalog);
     let workers =
@@ -324,11 +329,12 @@ pub(super) fn resolve(
         data_dir,
         store,
         http: Http { enabled: raw.http.enabled, bind },
-        log: raw.log.clone(),
+        log: log(&raw.log, &scan, &tree),
         node,
         retention,
         venue,
         market,
+        scan,
         profile,
         programs,
         workers,
@@ -337,6 +343,13 @@ pub(super) fn resolve(
         tree,
         source: None,
     }
+}
+
+/// Logging: the level of the file of jobs holds where nothing else names one.
+fn log(raw: &Log, scan: &Scan, tree: &Node) -> Log {
+    let own = tree.find("log.level").is_some();
+    let level = scan.log_level.filter(|_| scan.from_file && !own).unwrap_or(raw.level);
+    Log { level, ..raw.clone() }
 }
 
 /// What was written and holds for the other engine only.
@@ -423,7 +436,7 @@ impl Resolver<'_, '_> {
         }
     }
 
-    fn url(&mut self, path: &str, url: &str, schemes: [&str; 2]) -> String {
+    pub(super) fn url(&mut self, path: &str, url: &str, schemes: [&str; 2]) -> String {
         let host = schemes.iter().find_map(|s| url.strip_prefix(s));
         let named = host.is_some_and(|h| h.starts_with(|c: char| c.is_alphanumeric() || c == '['));
         if !named || url.contains(char::is_whitespace) {
@@ -643,10 +656,7 @@ impl Resolver<'_, '_> {
         let text = cron?;
         // The zone is checked by itself, so that a bad zone does not hide a bad expression.
         let zone = time_zone.unwrap_or("UTC");
-        if let Err(CronError::Zone { zone, hint }) = Cron::parse("* * * * *", zone) {
-            let message = format!("time zone `{zone}` is unknown{}", hint.replace("; ", ", "));
-            self.wrong(&zone_path, message, "an IANA name, such as Europe/Berlin or UTC");
-        }
+        self.zone(&zone_path, zone);
         match Cron::parse(text, "UTC") {
             Ok(utc) => Some(Trigger::Cron(Cron::parse(text, zone).unwrap_or(utc))),
             Err(error) => {
@@ -656,8 +666,16 @@ impl Resolver<'_, '_> {
         }
     }
 
+    /// Reports a zone that does not exist.
+    pub(super) fn zone(&mut self, path: &str, zone: &str) {
+        if let Err(CronError::Zone { zone, hint }) = Cron::parse("* * * * *", zone) {
+            let message = format!("time zone `{zone}` is unknown{}", hint.replace("; ", ", "));
+            self.wrong(path, message, "an IANA name, such as Europe/Berlin or UTC");
+        }
+    }
+
     /// Reports a bad expression, with the caret under the bad part where it stands in one line.
-    fn bad_cron(&mut self, path: &str, text: &str, error: &CronError) {
+    pub(super) fn bad_cron(&mut self, path: &str, text: &str, error: &CronError) {
         let (message, allowed) = match error {
             CronError::Field { field, part, problem, allowed, .. } => {
                 (format!("{field}: `{part}` {problem}"), (*allowed).to_owned())

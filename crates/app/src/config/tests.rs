@@ -16,7 +16,11 @@ const EXAMPLE: &str =
 const GOLDEN: &str = include_str!("malformed.txt");
 
 /// The workers of a small house.
-fn catalog(market: &Market) -> Catalog {
+fn catalog(market: &Market, _: &Scan) -> Catalog {
+    known(market)
+}
+
+fn known(market: &Market) -> Catalog {
     let fixed = ["market-sync", "market-points", "market-report"].map(str::to_owned);
     let windows = market.windows.iter().map(|w| format!("window-sampler-{}", Length(*w).exact()));
     let workers: Vec<WorkerName> = fixed.into_iter().chain(windows).map(WorkerName::from).collect();
@@ -138,7 +142,7 @@ fn the_generated_default_reads_back_as_the_default() {
 fn the_example_is_read() {
     let config = ok(EXAMPLE);
     assert!(config.warnings.is_empty());
-    let definitions = catalog(&config.market)
+    let definitions = known(&config.market)
         .workers
         .into_iter()
         .map(|name| Definition::new(name, Trigger::Manual))
@@ -661,7 +665,7 @@ fn programs_are_workers_like_any_other() {
 
 fn definitions_of_the_house() -> Vec<Definition> {
     let market = &ok("").market;
-    catalog(market).workers.into_iter().map(|n| Definition::new(n, Trigger::Manual)).collect()
+    known(market).workers.into_iter().map(|n| Definition::new(n, Trigger::Manual)).collect()
 }
 
 #[test]

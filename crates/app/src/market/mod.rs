@@ -26,11 +26,11 @@ use watchbell_market::{ops, view};
 use self::args::{
     FlagsCommand, MarketCommand, SessionsCommand, SmokeCommand, UniverseCommand, WindowsArgs,
 };
-use self::place::Place;
 use crate::config::Config;
 use crate::installation::trouble;
 
 pub(crate) use self::args::Own;
+pub(crate) use self::place::Place;
 
 type Result<T> = std::result::Result<T, ControlError>;
 

@@ -15,10 +15,14 @@ const KILLS: u32 = 30;
 const ARGS: [&str; 8] = ["demo", "--days", "2", "--seed", "7", "--no-http", "--speed", "600"];
 
 /// Small, seeded, and the same everywhere.
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -26,7 +30,7 @@ impl Dice {
     }
 }
 
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let given = std::env::var("WATCHBELL_KILL_SEED").ok();
     let given = given.map(|s| s.parse().expect("WATCHBELL_KILL_SEED is a number"));
     given.unwrap_or_else(|| {
@@ -43,7 +47,7 @@ fn log_size(data: &Path) -> u64 {
 fn a_kill_at_any_moment_loses_nothing_and_leaves_nothing_half_done() {
     let seed = seed();
     eprintln!("WATCHBELL_KILL_SEED={seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let home = Home::new();
     for kill in 1..=KILLS {
         let child = home.spawn(ARGS);

@@ -11,4 +11,5 @@ mod market;
 mod moves;
 mod node;
 mod nodes;
+mod scans;
 mod server;

@@ -31,7 +31,8 @@ pub(crate) struct Feed<'a> {
     clock: &'a Clock,
     clients: BTreeMap<Venue, NativeClient>,
     ttl: Millis,
-    bars: BTreeMap<(Venue, Interval), BTreeMap<String, Dated<Vec<Bar>>>>,
+    /// What was fetched in this run, for a second look at it.
+    bars: BTreeMap<(Venue, Interval, String), Dated<Vec<Bar>>>,
     listings: BTreeMap<Venue, Result<Vec<Listing>, String>>,
     latencies: BTreeMap<Venue, Vec<Millis>>,
     /// What goes into the run's commit, beside what the run itself publishes.
@@ -183,27 +184,18 @@ impl<'a> Feed<'a> {
         symbols: &[String],
         mut told: impl FnMut(usize),
     ) -> Result<BTreeMap<String, Result<Bars, String>>, Fault> {
-        let key = (venue, length);
-        if !self.bars.contains_key(&key) {
-            self.bars.insert(key, tables::bars(self.db, venue, length).await?);
-        }
         let now = self.clock.now();
-        let known = self.bars.get(&key);
-        let usable = |symbol: &String| {
-            known.and_then(|k| k.get(symbol)).filter(|k| is_exact(k, length, self.ttl, now))
-        };
         let mut all = BTreeMap::new();
         let mut wanted = Vec::new();
         for symbol in symbols {
-            match usable(symbol) {
-                Some(k) => {
-                    let bars = Bars {
-                        venue,
-                        bars: k.value.clone(),
-                        fetched_at: k.fetched_at,
-                        cached: true,
-                    };
-                    all.insert(symbol.clone(), Ok(bars));
+            let key = (venue, length, symbol.clone());
+            let known = match self.bars.get(&key) {
+                Some(known) => Some(known.clone()),
+                None => tables::bars(self.db, venue, length, symbol).await?,
+            };
+            match known.filter(|k| is_exact(k, length, self.ttl, now)) {
+                Some(Dated { value: bars, fetched_at }) => {
+                    all.insert(symbol.clone(), Ok(Bars { venue, bars, fetched_at, cached: true }));
                 }
                 None => wanted.push(symbol.clone()),
             }
@@ -226,7 +218,7 @@ impl<'a> Feed<'a> {
                     let dated = Dated { value, fetched_at };
                     tables::put_bars(&mut self.fetched, venue, &symbol, length, &dated);
                     let bars = Bars { venue, bars: dated.value.clone(), fetched_at, cached: false };
-                    self.bars.entry(key).or_default().insert(symbol.clone(), dated);
+                    self.bars.insert((venue, length, symbol.clone()), dated);
                     Ok(bars)
                 }
                 Err(e) => Err(e.kind().to_owned()),

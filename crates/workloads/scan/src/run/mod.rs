@@ -14,7 +14,6 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::OnceCell;
 use watchbell_clock::Clock;
 use watchbell_core::{
     BoxFuture, Cycle, Definition, Done, Fault, Millis, NewArtifact, Time, Worker, values,
@@ -42,21 +41,17 @@ struct Shared {
     db: Database,
     clock: Clock,
     clients: BTreeMap<Venue, NativeClient>,
-    /// The budgets of an earlier process, taken over before the first request.
-    restored: OnceCell<()>,
 }
 
 impl Shared {
+    /// Takes over what an earlier process, or another node, has spent and was told.
     async fn restore(&self) -> Result<(), DbError> {
-        let restore = || async {
-            for (venue, spent) in tables::spending(&self.db).await? {
-                if let Some(client) = self.clients.get(&venue) {
-                    client.restore(spent);
-                }
+        for (venue, spent) in tables::spending(&self.db).await? {
+            if let Some(client) = self.clients.get(&venue) {
+                client.restore(spent);
             }
-            Ok(())
-        };
-        self.restored.get_or_try_init(restore).await.copied()
+        }
+        Ok(())
     }
 
     /// The regime that a run weighs by.
@@ -97,13 +92,8 @@ pub fn workers(
     for venue in config.venues_in_use() {
         clients.insert(venue, NativeClient::new(venue, config.venue(venue), clock.clone())?);
     }
-    let shared = Arc::new(Shared {
-        config: config.clone(),
-        db: db.clone(),
-        clock: clock.clone(),
-        clients,
-        restored: OnceCell::new(),
-    });
+    let shared =
+        Arc::new(Shared { config: config.clone(), db: db.clone(), clock: clock.clone(), clients });
     let worker = |job: &Job| -> Arc<dyn Worker> {
         let definition = job.definition(&config.jobs);
         Arc::new(ScanWorker { job: job.clone(), definition, shared: Arc::clone(&shared) })

@@ -59,17 +59,16 @@ pub(crate) async fn bars(
     db: &Database,
     venue: Venue,
     length: Interval,
-) -> Result<BTreeMap<String, Dated<Vec<Bar>>>, DbError> {
-    let sql = "select symbol, fetched_at, bars from scan.bars where venue = $1 and length = $2";
-    let mut all = BTreeMap::new();
-    for row in db.query(sql, values![venue.as_str(), length.as_str()]).await? {
-        if let Some(stored) = copy_of::<Vec<StoredBar>>(row.text(2)?, "bars") {
-            let value = stored.into_iter().map(Bar::from).collect();
-            let dated = Dated { value, fetched_at: row.time(1)? };
-            all.insert(row.text(0)?.to_owned(), dated);
-        }
-    }
-    Ok(all)
+    symbol: &str,
+) -> Result<Option<Dated<Vec<Bar>>>, DbError> {
+    let sql = "select fetched_at, bars from scan.bars
+        where venue = $1 and symbol = $2 and length = $3";
+    let key = values![venue.as_str(), symbol, length.as_str()];
+    let Some(row) = db.query_opt(sql, key).await? else { return Ok(None) };
+    let fetched_at = row.time(0)?;
+    let stored = copy_of::<Vec<StoredBar>>(row.text(1)?, "bars");
+    Ok(stored
+        .map(|stored| Dated { value: stored.into_iter().map(Bar::from).collect(), fetched_at }))
 }
 
 pub(crate) fn put_bars(

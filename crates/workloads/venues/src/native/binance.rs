@@ -18,9 +18,7 @@ const PAGE: usize = 1_000;
 pub(super) const WIRE: Wire = Wire {
     refusal,
     listings: || Request::new("/api/v3/exchangeInfo").weighing(20),
-    read_listings: |body| {
-        Ok(Markets { listings: listings(body)?, aliases: std::collections::BTreeMap::new() })
-    },
+    read_listings: |body| listings(body).map(Markets::from),
     tickers: Some(Tickers {
         request: || Request::new("/api/v3/ticker/24hr").weighing(80),
         read: tickers,

@@ -23,9 +23,7 @@ const REACH: f64 = 0.1;
 pub(super) const WIRE: Wire = Wire {
     refusal,
     listings: || Request::new("/products"),
-    read_listings: |body| {
-        Ok(Markets { listings: listings(body)?, aliases: std::collections::BTreeMap::new() })
-    },
+    read_listings: |body| listings(body).map(Markets::from),
     tickers: None,
     bars: |symbol, interval, page| {
         // Both ends are inclusive, and neither counts without the other.

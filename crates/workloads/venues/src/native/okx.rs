@@ -7,7 +7,7 @@ use watchbell_core::{Millis, Time};
 
 use super::error::{Reason, Refusal, by_status};
 use super::json::{Node, PayloadError, Read};
-use super::table::{Order, RawBar, Side, closed, levels};
+use super::table::{Order, RawBar, Side, closed, levels, milliseconds};
 use super::venue::Okx;
 use super::wire::{Markets, Request, Tickers, Walk, Wire};
 use super::{Bar, Interval, Level, Listing, NativeBook, OrderBook, Ticker};
@@ -19,9 +19,7 @@ const PAGE: usize = 300;
 pub(super) const WIRE: Wire = Wire {
     refusal,
     listings: || Request::new("/api/v5/public/instruments").with("instType", "SPOT"),
-    read_listings: |body| {
-        Ok(Markets { listings: listings(body)?, aliases: std::collections::BTreeMap::new() })
-    },
+    read_listings: |body| listings(body).map(Markets::from),
     tickers: Some(Tickers {
         request: || Request::new("/api/v5/market/tickers").with("instType", "SPOT"),
         read: tickers,
@@ -130,7 +128,7 @@ pub fn book(body: &[u8], symbol: &str, _asked_at: Time) -> Result<OrderBook<Okx>
         let book = n.object()?;
         let bids = book.get("bids", |n| side(n, Side::Bids))?;
         let asks = book.get("asks", |n| side(n, Side::Asks))?;
-        let taken_at = book.get("ts", |n| n.integer_text().map(Time))?;
+        let taken_at = book.get("ts", |n| milliseconds(n.integer_text()?))?;
         Ok(OrderBook::new(symbol.to_owned(), bids, asks, taken_at))
     })?;
     match (books.pop(), books.is_empty()) {

@@ -22,6 +22,8 @@ pub(super) struct RawBar {
 
 /// 2009-01-01: no bar of a coin is older, so a smaller number is not in the unit that we think.
 const FIRST_PLAUSIBLE: Time = Time(1_230_768_000_000);
+/// 2100-01-01.
+const LAST_PLAUSIBLE: Time = Time(4_102_444_800_000);
 
 /// Proves a page of bars, and turns it into closed bars, oldest first.
 ///
@@ -82,6 +84,10 @@ fn check(bar: &Bar, interval: Interval, venue_now: Time) -> Read<()> {
         let problem = format!("{} is above the high {}", bar.low, bar.high);
         return Err(PayloadError::new(problem).within("low"));
     }
+    if !bar.quote_volume.is_finite() {
+        let problem = format!("{} at {} is more than there is money", bar.volume, bar.close);
+        return Err(PayloadError::new(problem).within("volume"));
+    }
     for (name, price) in [("open", bar.open), ("close", bar.close)] {
         if !(bar.low <= price && price <= bar.high) {
             let problem = format!("{price} is outside low {} .. high {}", bar.low, bar.high);
@@ -95,6 +101,14 @@ fn check(bar: &Bar, interval: Interval, venue_now: Time) -> Read<()> {
 pub(super) fn seconds(s: i64) -> Read<Time> {
     let ms = s.checked_mul(1_000).map(Time);
     ms.ok_or_else(|| PayloadError::new(format!("{s} is not a time in seconds")))
+}
+
+/// Milliseconds since the epoch as an instant of this century.
+pub(super) fn milliseconds(ms: i64) -> Read<Time> {
+    if (FIRST_PLAUSIBLE..LAST_PLAUSIBLE).contains(&Time(ms)) {
+        return Ok(Time(ms));
+    }
+    Err(PayloadError::new(format!("{ms} is not a time in milliseconds")))
 }
 
 /// How many bars long `span` is.

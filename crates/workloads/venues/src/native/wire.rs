@@ -80,6 +80,12 @@ pub(super) struct Markets {
     pub(super) aliases: BTreeMap<String, String>,
 }
 
+impl From<Vec<Listing>> for Markets {
+    fn from(listings: Vec<Listing>) -> Self {
+        Self { listings, aliases: BTreeMap::new() }
+    }
+}
+
 /// How tickers are asked and read.
 #[derive(Clone, Copy)]
 pub(super) struct Tickers {

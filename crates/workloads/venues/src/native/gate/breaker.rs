@@ -84,9 +84,9 @@ pub(crate) struct Ticket {
     epoch: u64,
 }
 
-/// No request goes.
+/// Why no request goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Closed {
+pub(crate) struct Barred {
     /// From when on one may try; `None` while somebody tries.
     pub(crate) until: Option<Time>,
 }
@@ -117,16 +117,16 @@ impl Breaker {
     }
 
     /// Whether a request would be let through at `now`, without letting it.
-    pub(crate) fn check(&self, now: Time) -> Result<(), Closed> {
+    pub(crate) fn check(&self, now: Time) -> Result<(), Barred> {
         match self.state {
-            State::Open { until } if now < until => Err(Closed { until: Some(until) }),
-            State::HalfOpen { probing: true, .. } => Err(Closed { until: None }),
+            State::Open { until } if now < until => Err(Barred { until: Some(until) }),
+            State::HalfOpen { probing: true, .. } => Err(Barred { until: None }),
             State::Closed { .. } | State::Open { .. } | State::HalfOpen { .. } => Ok(()),
         }
     }
 
     /// Lets a request through, or not.
-    pub(crate) fn admit(&mut self, now: Time) -> Result<Ticket, Closed> {
+    pub(crate) fn admit(&mut self, now: Time) -> Result<Ticket, Barred> {
         self.check(now)?;
         match &mut self.state {
             State::Closed { .. } => {}
@@ -325,10 +325,10 @@ mod tests {
         for _ in 0..4 {
             ask(&mut b, 0, false);
         }
-        assert_eq!(b.check(Time(39_999)), Err(Closed { until: Some(Time(40_000)) }));
+        assert_eq!(b.check(Time(39_999)), Err(Barred { until: Some(Time(40_000)) }));
         assert_eq!(b.state(Time(40_000)), BreakerState::HalfOpen);
         let probe = b.admit(Time(40_000)).unwrap();
-        assert_eq!(b.admit(Time(40_001)), Err(Closed { until: None }));
+        assert_eq!(b.admit(Time(40_001)), Err(Barred { until: None }));
         b.abandon(probe);
         assert!(b.admit(Time(40_002)).is_ok());
     }
@@ -347,7 +347,7 @@ mod tests {
         b.abandon(late);
         assert_eq!(
             b.admit(Time(40_002)),
-            Err(Closed { until: None }),
+            Err(Barred { until: None }),
             "the try is still under way"
         );
         assert_eq!(b.settle(Time(40_003), probe, true), None);
@@ -366,15 +366,15 @@ mod tests {
                 now += pause;
                 let at = Time(now * 1_000);
                 match b.admit(at) {
-                    Err(closed) => {
+                    Err(barred) => {
                         prop_assert_eq!(b.state(at), BreakerState::Open);
-                        prop_assert_eq!(closed.until, open_until);
-                        prop_assert!(closed.until.is_some_and(|u| u > at && u - at <= LONGEST_PROBE));
+                        prop_assert_eq!(barred.until, open_until);
+                        prop_assert!(barred.until.is_some_and(|u| u > at && u - at <= LONGEST_PROBE));
                     }
                     Ok(ticket) => {
                         prop_assert!(open_until.is_none_or(|u| at >= u));
                         b.settle(at, ticket, ok);
-                        open_until = b.check(at).err().and_then(|closed| closed.until);
+                        open_until = b.check(at).err().and_then(|barred| barred.until);
                     }
                 }
             }

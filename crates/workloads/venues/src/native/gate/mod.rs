@@ -28,13 +28,10 @@ use health::Window;
 
 use super::config::NativeConfig;
 use super::venue::Venue;
-use crate::binance::{Limiter, Priority, Shares};
+use crate::binance::{Config, Limiter, Priority, Shares, WeightPermit};
 
 /// Nobody waits longer for a pause to end: it fails, and its caller decides.
 pub(super) const LONGEST_WAIT: Millis = Millis::from_secs(30);
-/// Binance counts weights, and gives this much in a minute; it may be used up to four fifths.
-const BINANCE_WEIGHT: i64 = 6_000;
-const BINANCE_SHARES: Shares = Shares { live: 0.8, backfill: 0.6 };
 
 /// How an exchange is doing, and what it may still be asked: what `explain.json` and the header tell.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -94,7 +91,7 @@ impl Core {
             limit: e.limit,
             until: e.until,
         })?;
-        self.breaker.check(now).map_err(|c| Held::CircuitOpen { until: c.until })?;
+        self.breaker.check(now).map_err(|barred| Held::CircuitOpen { until: barred.until })?;
         match self.pause.filter(|p| p.until > now) {
             Some(pause) if pause.banned || pause.until - now > LONGEST_WAIT => {
                 Err(Held::Paused(pause))
@@ -137,28 +134,26 @@ impl Permit<'_> {
     /// What came of the request.
     pub(super) fn settle(mut self, outcome: Outcome, latency: Option<Millis>) {
         let Some(ticket) = self.ticket.take() else { return };
-        let gate = self.gate;
-        let now = gate.clock.now();
-        let entered = {
-            let mut core = gate.lock();
-            core.window.note(now, outcome, latency);
-            match outcome {
-                Outcome::Answered | Outcome::Refused => core.breaker.settle(now, ticket, true),
-                Outcome::Failed => core.breaker.settle(now, ticket, false),
-                Outcome::Limited => {
-                    core.breaker.abandon(ticket);
-                    None
-                }
+        let venue = self.gate.venue;
+        let now = self.gate.clock.now();
+        let mut core = self.gate.lock();
+        core.window.note(now, outcome, latency);
+        let entered = match outcome {
+            Outcome::Answered | Outcome::Refused => core.breaker.settle(now, ticket, true),
+            Outcome::Failed => core.breaker.settle(now, ticket, false),
+            Outcome::Limited => {
+                core.breaker.abandon(ticket);
+                None
             }
         };
         match entered {
             Some(BreakerState::Open) => {
-                let until = gate.lock().breaker.check(now).err().and_then(|c| c.until);
+                let until = core.breaker.check(now).err().and_then(|barred| barred.until);
                 let until = until.unwrap_or(now);
-                tracing::warn!(venue = %gate.venue, %until, "circuit breaker open, no requests");
+                tracing::warn!(%venue, %until, "circuit breaker open, no requests");
             }
             Some(BreakerState::Closed) => {
-                tracing::info!(venue = %gate.venue, "circuit breaker closed, requests go again");
+                tracing::info!(%venue, "circuit breaker closed, requests go again");
             }
             Some(BreakerState::HalfOpen) | None => {}
         }
@@ -188,13 +183,16 @@ impl Gate {
             window: Window::default(),
             pause: None,
         };
-        let weights = (venue == Venue::Binance)
-            .then(|| Limiter::new(clock.clone(), BINANCE_WEIGHT, BINANCE_SHARES));
+        let weights = (venue == Venue::Binance).then(|| {
+            let binance = Config::default();
+            let (live, backfill) = (binance.weight_limit_fraction, binance.backfill_limit_fraction);
+            Limiter::new(clock.clone(), binance.weight_limit, Shares { live, backfill })
+        });
         Self { venue, clock, core: Mutex::new(core), weights }
     }
 
-    /// Waits until a request may go. `slow` is a bucket in front of the exchange's own; `weight` is
-    /// what the request costs where that is counted, and comes back in the permit of the count.
+    /// Waits until a request may go. `slow` is a bucket in front of the exchange's own, `weight` what
+    /// the request costs where that is counted.
     pub(super) async fn admit(
         &self,
         slow: Option<&Mutex<Bucket>>,
@@ -221,7 +219,7 @@ impl Gate {
                     let ticket = core
                         .breaker
                         .admit(now)
-                        .map_err(|c| Held::CircuitOpen { until: c.until })?;
+                        .map_err(|barred| Held::CircuitOpen { until: barred.until })?;
                     if let Some(status) = core.budget.spend(now) {
                         let used = core.budget.usage(now);
                         tracing::warn!(
@@ -291,7 +289,7 @@ impl Gate {
 
 /// The weight that a request holds until the exchange has told what it counted.
 #[must_use = "the weight stays reserved until the answer is settled"]
-pub(super) struct Weight(Option<crate::binance::WeightPermit>);
+pub(super) struct Weight(Option<WeightPermit>);
 
 impl Weight {
     /// The exchange's own count, if its answer carries one.

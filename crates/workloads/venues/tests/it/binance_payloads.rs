@@ -14,12 +14,12 @@ use watchbell_venues::binance::{Asked, Frame, StreamEvent, parse_frame, parse_kl
 const TWO: &str = r#"[[1588740120000,"9033.34000000","9039.99000000","9032.75000000","9033.15000000","31.19296800",1588740179999,"281893.08800082",282,"6.35810300","57447.26912415","0"],[1588740180000,"9033.15000000","9035.00000000","9012.00000000","9012.00000000","135.21584100",1588740239999,"1220631.05800100",864,"31.88240800","287831.95256737","0"]]"#;
 
 /// The folder of recordings, where it exists.
-fn recordings() -> Option<PathBuf> {
+pub(crate) fn recordings() -> Option<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../../shared/data");
     dir.is_dir().then_some(dir)
 }
 
-fn read(path: &Path) -> Vec<u8> {
+pub(crate) fn read(path: &Path) -> Vec<u8> {
     let raw = std::fs::read(path).unwrap();
     if path.extension().is_some_and(|e| e == "gz") {
         let mut out = Vec::new();

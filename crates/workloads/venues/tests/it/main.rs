@@ -6,6 +6,7 @@ mod binance_stream;
 mod native_client;
 mod native_payloads;
 mod native_recordings;
+mod native_sims;
 mod signed;
 mod sim_server;
 mod venue_sims;

@@ -105,7 +105,7 @@ fn client(venue: Venue, url: &str, clock: &Clock) -> NativeClient {
 }
 
 /// Runs `work`, which must not wait for anything.
-async fn at_once<T>(clock: &Clock, work: impl Future<Output = T>) -> T {
+pub(crate) async fn at_once<T>(clock: &Clock, work: impl Future<Output = T>) -> T {
     let now = clock.now();
     let done = drive(clock, work).await;
     assert_eq!(clock.now() - now, Millis::ZERO, "it waited");
@@ -113,7 +113,7 @@ async fn at_once<T>(clock: &Clock, work: impl Future<Output = T>) -> T {
 }
 
 /// Runs `work` and lets each timer pass as soon as it is armed, but not the time limits.
-async fn drive<T>(clock: &Clock, work: impl Future<Output = T>) -> T {
+pub(crate) async fn drive<T>(clock: &Clock, work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     loop {
         tokio::select! {
@@ -526,7 +526,7 @@ async fn too_many_requests_pause_everybody() {
         let bad = answer.clone();
         let good = match venue {
             Venue::Kraken => BOOK,
-            Venue::Okx => r#"{"code":"0","data":[{"bids":[],"asks":[],"ts":"1"}]}"#,
+            Venue::Okx => r#"{"code":"0","data":[{"bids":[],"asks":[],"ts":"1795353630000"}]}"#,
             Venue::Coinbase => r#"{"bids":[],"asks":[]}"#,
             Venue::Binance => r#"{"lastUpdateId":1,"bids":[],"asks":[]}"#,
         };

@@ -332,11 +332,18 @@ fn books_are_refused_by_the_place_that_is_wrong() {
         (Venue::Okx, "\"ts\":\"1704067200000\"", "\"t\":0", "data[0].ts"),
         (Venue::Okx, "\"ts\":\"1704067200000\"", "\"ts\":1704067200000", "data[0].ts"),
         (Venue::Okx, "\"ts\":\"1704067200000\"", "\"ts\":\"soon\"", "data[0].ts"),
+        (Venue::Okx, "\"1704067200000\"", "\"1704067200000000\"", "data[0].ts"),
+        (Venue::Okx, "\"1704067200000\"", "\"1704067200\"", "data[0].ts"),
         (Venue::Okx, "\"0.3\",\"0\",\"2\"", "\"0.3\"", "data[0].asks[1]"),
         (Venue::Okx, "\"41006.9\"", "\"NaN\"", "data[0].asks[1].price"),
         (Venue::Okx, "\"41006.6\"", "\"41006.7\"", "data[0].bids[1].price"),
         (Venue::Okx, "\"asks\":[[", "\"asks\":{},\"x\":[[", "data[0].asks"),
-        (Venue::Okx, "\"data\":[{", "\"data\":[{\"bids\":[],\"asks\":[],\"ts\":\"1\"},{", "data"),
+        (
+            Venue::Okx,
+            "\"data\":[{",
+            "\"data\":[{\"bids\":[],\"asks\":[],\"ts\":\"1704067200000\"},{",
+            "data",
+        ),
         (Venue::Coinbase, "\"99.5\"", "99.5", "bids[1].price"),
         (Venue::Coinbase, "\"99.5\"", "\"100.01\"", "bids[1].price"),
         (Venue::Coinbase, "\"500\",3", "\"500\"", "bids[3]"),
@@ -531,5 +538,49 @@ fn tickers_tell_volume_and_mean() {
         ),
     ] {
         assert_eq!(error.unwrap_err().path(), path);
+    }
+}
+
+proptest::proptest! {
+    /// Whatever becomes of an answer on its way: nothing panics, and what is taken holds what is
+    /// promised of it.
+    #[test]
+    fn damaged_answers_are_refused_or_hold_what_is_promised(
+        venue in 0_usize..4,
+        damage in proptest::collection::vec((0_usize..600, 0_u8..3, proptest::num::u8::ANY), 1..4),
+        now in -3_i64..3,
+    ) {
+        let now = OPEN + Millis(now * HOUR.0);
+        let hurt = |good: &str| {
+            let mut body = good.as_bytes().to_vec();
+            for (at, how, byte) in &damage {
+                let at = at % body.len();
+                match how {
+                    0 => body[at] = *byte,
+                    1 => drop(body.remove(at)),
+                    _ => body.insert(at, b"0123456789.,-\"[]{}e"[usize::from(*byte) % 19]),
+                }
+            }
+            String::from_utf8_lossy(&body).into_owned()
+        };
+        let (venue, good) = BARS[venue];
+        if let Ok(bars) = bars(venue, &hurt(good), now) {
+            for bar in &bars {
+                proptest::prop_assert!(bar.open_time + HOUR <= now);
+                proptest::prop_assert_eq!(bar.open_time.floor(HOUR), bar.open_time);
+                proptest::prop_assert!(0.0 < bar.low && bar.low <= bar.open && bar.open <= bar.high);
+                proptest::prop_assert!(bar.low <= bar.close && bar.close <= bar.high);
+                proptest::prop_assert!(bar.high.is_finite() && bar.volume.is_finite());
+                proptest::prop_assert!(bar.volume >= 0.0 && bar.quote_volume >= 0.0);
+            }
+            proptest::prop_assert!(bars.windows(2).all(|w| w[0].open_time < w[1].open_time));
+        }
+        let good = BOOKS.iter().find(|(v, _)| *v == venue).unwrap().1;
+        if let Ok(book) = book(venue, &hurt(good)) {
+            let sound = |l: &Level| l.price > 0.0 && l.size > 0.0 && (l.price + l.size).is_finite();
+            proptest::prop_assert!(book.bids().iter().chain(book.asks()).all(sound));
+            proptest::prop_assert!(book.bids().windows(2).all(|w| w[0].price > w[1].price));
+            proptest::prop_assert!(book.asks().windows(2).all(|w| w[0].price < w[1].price));
+        }
     }
 }

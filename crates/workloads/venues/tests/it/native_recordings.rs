@@ -1,28 +1,13 @@
 //! The native readers against every recorded answer that belongs to their calls. The recordings are used
 //! where they exist; small copies are in the other tests.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 use watchbell_core::{Millis, Time};
-use watchbell_venues::native::{Interval, Level, binance, coinbase, kraken, okx};
+use watchbell_venues::native::{Interval, Level, NativeBook, binance, coinbase, kraken, okx};
 
-/// The folder of recordings, where it exists.
-fn recordings() -> Option<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../../shared/data");
-    dir.is_dir().then_some(dir)
-}
-
-fn read(path: &Path) -> Vec<u8> {
-    let raw = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    if path.extension().is_some_and(|e| e == "gz") {
-        let mut out = Vec::new();
-        flate2::read::GzDecoder::new(&raw[..]).read_to_end(&mut out).unwrap();
-        return out;
-    }
-    raw
-}
+use crate::binance_payloads::{read, recordings};
 
 fn json(path: &Path) -> Value {
     serde_json::from_slice(&read(path)).unwrap()
@@ -97,13 +82,13 @@ fn kraken_books() {
     let at = Time(1_762_820_300_000);
     let book = |body: &[u8], symbol| kraken::book(body, symbol, at).unwrap();
     let fixture = read(&data.join("kraken/fixtures/http_order_book.json"));
-    let book_of_five = watchbell_venues::native::NativeBook::Kraken(book(&fixture, "XBTUSDT"));
+    let book_of_five = NativeBook::Kraken(book(&fixture, "XBTUSDT"));
     assert_eq!((book_of_five.bids().len(), book_of_five.asks().len()), (5, 5));
     assert_eq!(book_of_five.bids()[0], Level { price: 105_944.2, size: 0.002 });
     assert_eq!(book_of_five.taken_at(), at);
     let http = json(&data.join("kraken/http/depth-2019.json"));
     let body = http["response"]["body"].as_str().unwrap();
-    let hundred = watchbell_venues::native::NativeBook::Kraken(book(body.as_bytes(), "BCHEUR"));
+    let hundred = NativeBook::Kraken(book(body.as_bytes(), "BCHEUR"));
     assert_eq!((hundred.bids().len(), hundred.asks().len()), (100, 100));
     assert_eq!(hundred.asks()[0], Level { price: 241.7, size: 1.5 });
     assert!(kraken::book(body.as_bytes(), "XBTUSD", at).is_err(), "another market");
@@ -210,7 +195,7 @@ fn okx_answers() {
         (sample(&samples, "GetOrderBook"), 41_006.3, 41_006.8, 1_629_966_436_396),
     ] {
         let book = okx::book(&body, "BTC-USDT", LATER).unwrap();
-        let book = watchbell_venues::native::NativeBook::Okx(book);
+        let book = NativeBook::Okx(book);
         assert_eq!((book.bids()[0].price, book.asks()[0].price), (bid, ask));
         assert_eq!(book.taken_at(), Time(ts));
     }
@@ -273,7 +258,7 @@ fn coinbase_answers() {
     let samples = json(&rest.join("samples-advanced.json"));
     let book =
         coinbase::book(&sample(&samples, "GetAggregatedOrderBook"), "ETH-USDT", LATER).unwrap();
-    let book = watchbell_venues::native::NativeBook::Coinbase(book);
+    let book = NativeBook::Coinbase(book);
     assert_eq!(book.bids(), [Level { price: 6_247.58, size: 6.357_814_6 }]);
     assert_eq!(book.taken_at(), at("2021-02-12T01:09:23.334Z"));
 
@@ -293,7 +278,7 @@ fn coinbase_answers() {
             }
         }
         let book = coinbase::book(msg.to_string().as_bytes(), "X", LATER).unwrap();
-        let book = watchbell_venues::native::NativeBook::Coinbase(book);
+        let book = NativeBook::Coinbase(book);
         let within = |level: &Value, best: f64| {
             let price: f64 = level[0].as_str().unwrap().parse().unwrap();
             (price / best - 1.0).abs() <= 0.1 + 1e-12
@@ -333,7 +318,7 @@ fn binance_answers() {
         };
         if name.starts_with("spot-depth-") {
             let book = binance::book(&body, "X", LATER).unwrap_or_else(|e| panic!("{name}: {e}"));
-            let book = watchbell_venues::native::NativeBook::Binance(book);
+            let book = NativeBook::Binance(book);
             assert!(!book.bids().is_empty() && book.bids()[0].price < book.asks()[0].price);
             books += 1;
         } else if name.contains("-klines-")

@@ -10,6 +10,7 @@
 
 mod account;
 mod book;
+mod candle;
 mod control;
 mod dice;
 pub mod fault;
@@ -18,6 +19,7 @@ mod interval;
 mod journal;
 mod limiter;
 mod market;
+mod memory;
 mod net;
 mod params;
 mod recorded;

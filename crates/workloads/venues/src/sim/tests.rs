@@ -431,6 +431,25 @@ fn trades_give_each_minute_of_a_universe_back() {
     }
 }
 
+/// The busiest minutes of the cheapest assets are where a size would not fit any more.
+#[test]
+fn sizes_of_a_universe_fit_their_numbers() {
+    for count in [20, 100, 400] {
+        let market = Market::synthetic_universe(5, count);
+        for symbol in 0..count {
+            let year = range(MIDNIGHT - 100 * DAY, MIDNIGHT, 101);
+            let days = page(&market, symbol, "1d", year, NOON);
+            let busiest = days.iter().max_by_key(|d| d.volume).unwrap();
+            if busiest.volume > i128::from(i64::MAX) {
+                let from = busiest.open_time;
+                let minutes = page(&market, symbol, "1m", range(from, from + DAY - 1, 1_440), NOON);
+                let most = minutes.iter().map(|m| m.volume).max().unwrap();
+                assert!(most < i128::from(i64::MAX / 8), "{}", market.symbols()[symbol].name);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_universe_reaches_from_the_largest_to_the_hardly_traded() {
     let market = Market::synthetic_universe(3, 300);

@@ -7,9 +7,12 @@
 //! [synthetic market](super::synthetic), pulled back to their mean; between two of them an asset has
 //! *swings*, moves of hours to two days that gain speed and draw volume as they go.
 
+mod assets;
+mod minutes;
+
 use std::sync::OnceLock;
 
-use super::dice::{Dice, exp, hash_text, ln, mix};
+use super::dice::{Dice, mix};
 use super::market::{Candle, DAY, E8, MINUTE, Minute, SymbolSpec};
 use super::split::Shape;
 use super::synthetic::{DAYS, FIRST_DAY, HOURS, PULL, Regime, regimes, ticks};
@@ -23,70 +26,6 @@ const FEWEST: i64 = 4;
 const STRETCH: i64 = 60;
 /// The market as a whole moves this much of what a regime says, which was made for seven assets.
 const MARKET: f64 = 0.7;
-
-/// The largest assets, by turnover, with a usual price.
-const KNOWN: [(&str, f64); 60] = [
-    ("BTC", 96_000.0),
-    ("ETH", 3_400.0),
-    ("SOL", 190.0),
-    ("XRP", 2.3),
-    ("DOGE", 0.33),
-    ("ADA", 0.85),
-    ("LINK", 19.0),
-    ("LTC", 105.0),
-    ("AVAX", 36.0),
-    ("SUI", 3.9),
-    ("XLM", 0.38),
-    ("DOT", 6.4),
-    ("BCH", 440.0),
-    ("SHIB", 0.000_022),
-    ("UNI", 11.0),
-    ("AAVE", 290.0),
-    ("NEAR", 5.1),
-    ("TRX", 0.24),
-    ("HBAR", 0.28),
-    ("ATOM", 6.5),
-    ("FIL", 5.2),
-    ("APT", 8.7),
-    ("ARB", 0.72),
-    ("OP", 1.8),
-    ("INJ", 21.0),
-    ("XMR", 205.0),
-    ("ETC", 26.0),
-    ("ALGO", 0.33),
-    ("TAO", 450.0),
-    ("RENDER", 7.2),
-    ("FET", 1.25),
-    ("ICP", 10.0),
-    ("GRT", 0.19),
-    ("SEI", 0.4),
-    ("TIA", 4.9),
-    ("LDO", 1.9),
-    ("MKR", 1_450.0),
-    ("CRV", 0.85),
-    ("JUP", 0.83),
-    ("ONDO", 1.3),
-    ("WIF", 1.7),
-    ("BONK", 0.000_03),
-    ("FLOKI", 0.000_17),
-    ("ZEC", 52.0),
-    ("XTZ", 1.2),
-    ("EOS", 0.77),
-    ("SAND", 0.55),
-    ("MANA", 0.47),
-    ("AXS", 6.0),
-    ("SNX", 1.9),
-    ("COMP", 75.0),
-    ("YFI", 7_800.0),
-    ("DASH", 36.0),
-    ("KSM", 32.0),
-    ("BAT", 0.23),
-    ("ENJ", 0.21),
-    ("ZRX", 0.45),
-    ("STORJ", 0.48),
-    ("QTUM", 3.0),
-    ("WAVES", 1.4),
-];
 
 #[derive(Debug)]
 pub(super) struct Universe {
@@ -173,7 +112,7 @@ impl Asset {
         let days = hours as f64 / 24.0;
         let strength = 1.0 + 3.0 * dice.unit() * dice.unit();
         // Long swings move further, by the square root of their length like any path.
-        let size = strength * self.noise * root(days);
+        let size = strength * self.noise * days.sqrt();
         let up = dice.below(2) == 0;
         let crowd = 2.0 + 11.0 * dice.unit();
         Some(Swing { from, hours, size: if up { size } else { -size }, crowd })
@@ -225,10 +164,10 @@ impl Universe {
             level = level * (1.0 - PULL) + mood.drift + mood.sigma * dice.normal();
         }
         factor.push(level);
-        let (assets, specs) = names(seed, count)
+        let (assets, specs) = assets::names(seed, count)
             .into_iter()
             .enumerate()
-            .map(|(rank, (name, price))| asset(seed, rank, count, &name, price))
+            .map(|(rank, (name, price))| assets::asset(seed, rank, count, &name, price))
             .unzip();
         (Self { seed, moods, factor, assets }, specs)
     }
@@ -289,7 +228,8 @@ impl Universe {
         }
         // The noise leads to the next midnight; what the swings add is in both midnights already.
         let gap = (to - from - x - pushes[23]) / 24.0;
-        let deviation = root((asset.beta * mood.sigma).powi(2) + asset.noise.powi(2)) / 4.9;
+        let (shared, alone) = (asset.beta * mood.sigma, asset.noise);
+        let deviation = (shared * shared + alone * alone).sqrt() / 4.9;
         let total: f64 = activity.iter().sum();
         let spare = (asset.trades - 24 * FEWEST) as f64;
         let mut before = ticks(from);
@@ -342,249 +282,6 @@ impl Universe {
     pub(super) fn minutes(&self, symbol: usize, hour: &Candle) -> Vec<Minute> {
         let asset = &self.assets[symbol];
         let mut dice = Dice::new(mix(asset.seed, mix(7, hour.open_time as u64)));
-        let (weights, counts) = spread(&mut dice, hour.trades);
-        let active: Vec<usize> = (0..60).filter(|k| counts[*k] > 0).collect();
-        let price = |p: i64| p / asset.tick;
-        let whole = [hour.open, hour.high, hour.low, hour.close].map(price);
-        let closes = walk(&mut dice, whole, active.len(), counts[active[0]]);
-        let [open, high, low, _] = whole;
-        let mut rows = [[open; 4]; 60];
-        let (mut before, mut at) = (open, 0);
-        for (row, n) in rows.iter_mut().zip(counts) {
-            if n == 0 {
-                *row = [before; 4];
-                continue;
-            }
-            let close = closes[at];
-            at += 1;
-            let open = if n == 1 { close } else { before };
-            let reach = (high - low) as f64 / 9.0;
-            let mut wick = || (reach * dice.unit() * dice.unit()) as i64;
-            let up = (open.max(close) + wick()).min(high);
-            let down = (open.min(close) - wick()).max(low);
-            *row = match n {
-                1 | 2 => [open, open.max(close), open.min(close), close],
-                3 => [open, up, open.min(close), close],
-                _ => [open, up, down, close],
-            };
-            before = close;
-        }
-        let sizes = sizes(&rows, &weights, &counts, whole.iter().sum());
-        fill(asset, hour, &rows, &counts, &sizes)
+        minutes::of(hour, asset.tick, asset.step, &mut dice)
     }
-}
-
-/// Shares an hour's sums among its minutes, so that they add up exactly.
-fn fill(
-    asset: &Asset,
-    hour: &Candle,
-    rows: &[[i64; 4]; 60],
-    counts: &[i64; 60],
-    sizes: &[f64; 60],
-) -> Vec<Minute> {
-    let step = i128::from(asset.step);
-    let spare = (hour.volume / step) as i64 - hour.trades;
-    let total: f64 = sizes.iter().sum();
-    let last = counts.iter().rposition(|n| *n > 0).unwrap_or(59);
-    let mut steps = [0_i64; 60];
-    let (mut running, mut given) = (0.0, 0_i64);
-    for k in 0..=last {
-        running += sizes[k];
-        let upto = if k == last { spare } else { (running / total * spare as f64) as i64 };
-        steps[k] = counts[k] + upto - given;
-        given = upto;
-    }
-    let worth = |k: usize| i128::from(steps[k]) * i128::from(rows[k].iter().sum::<i64>());
-    let all: i128 = (0..60).map(worth).sum();
-    let (mut paid, mut size) = (0_i128, 0_i128);
-    let mut seen = [0_i128; 3];
-    let mut id = hour.first_trade;
-    let mut minutes = Vec::with_capacity(60);
-    for k in 0..60 {
-        paid += worth(k);
-        size += i128::from(steps[k]) * step;
-        // Rounding the running totals instead of each part makes the parts sum exactly.
-        let upto = [
-            hour.quote * paid / all.max(1),
-            hour.taker_base / step * (size / step) / (hour.volume / step) * step,
-            hour.taker_quote * paid / all.max(1),
-        ];
-        let [quote, taker_base, taker_quote] = std::array::from_fn(|i| (upto[i] - seen[i]) as i64);
-        seen = upto;
-        let [open, high, low, close] = rows[k].map(|p| p * asset.tick);
-        minutes.push(Minute {
-            time: hour.open_time + k as i64 * MINUTE,
-            open,
-            high,
-            low,
-            close,
-            volume: steps[k] * asset.step,
-            quote,
-            taker_base,
-            taker_quote,
-            first_trade: id,
-            trades: counts[k] as u32,
-        });
-        id += counts[k];
-    }
-    minutes
-}
-
-/// How busy each minute is, and how many of the hour's trades it has: one in each quarter at least.
-fn spread(dice: &mut Dice, trades: i64) -> ([f64; 60], [i64; 60]) {
-    let mut weights = [0.0; 60];
-    for w in &mut weights {
-        let z = dice.normal();
-        *w = 0.2 + 0.8 * z * z;
-    }
-    let mut counts = [0_i64; 60];
-    for quarter in 0..FEWEST as usize {
-        counts[15 * quarter + dice.below(15) as usize] += 1;
-    }
-    let (spare, total) = (trades - FEWEST, weights.iter().sum::<f64>());
-    let (mut running, mut given) = (0.0, 0);
-    for (k, (count, weight)) in counts.iter_mut().zip(weights).enumerate() {
-        running += weight;
-        let upto = if k == 59 { spare } else { (running / total * spare as f64) as i64 };
-        *count += upto - given;
-        given = upto;
-    }
-    (weights, counts)
-}
-
-/// The closes of the minutes with trades, in ticks: from the open through both extremes to the close.
-/// `first` trades are in the first of them; a single one stands at the open.
-fn walk(dice: &mut Dice, [open, high, low, close]: [i64; 4], n: usize, first: i64) -> Vec<i64> {
-    // Four quarters have a trade each, so both extremes find a minute between the ends.
-    let a = 1 + dice.below(n as u64 - 3) as usize;
-    let b = a + 1 + dice.below((n - 2 - a) as u64) as usize;
-    let low_first = close > open || (close == open && dice.below(2) == 0);
-    let (one, other) = if low_first { (low, high) } else { (high, low) };
-    let knots = [(0, open), (a, one), (b, other), (n - 1, close)];
-    let noise = (high - low) as f64 / 10.0;
-    let mut knot = 0;
-    (0..n)
-        .map(|i| {
-            while i > knots[knot + 1].0 {
-                knot += 1;
-            }
-            let ((i0, p0), (i1, p1)) = (knots[knot], knots[knot + 1]);
-            let pinned = i == i1 || (i == 0 && first == 1);
-            let straight = p0 + (p1 - p0) * (i - i0) as i64 / (i1 - i0) as i64;
-            let z = dice.normal();
-            if pinned { straight } else { (straight + (z * noise) as i64).clamp(low, high) }
-        })
-        .collect()
-}
-
-/// How the hour's volume is shared among its minutes, such that their mean price, weighted by it, is
-/// the hour's: dear and cheap minutes balance around it. Four times the prices, as sums of rows.
-fn sizes(rows: &[[i64; 4]; 60], weights: &[f64; 60], counts: &[i64; 60], mean: i64) -> [f64; 60] {
-    let mut sizes: [f64; 60] = std::array::from_fn(|k| {
-        if counts[k] == 0 { 0.0 } else { weights[k] * (1.0 + counts[k] as f64) }
-    });
-    let off = |k: usize| (rows[k].iter().sum::<i64>() - mean) as f64;
-    let (mut dear, mut cheap) = (0.0, 0.0);
-    for (k, size) in sizes.iter().enumerate() {
-        if off(k) > 0.0 {
-            dear += size * off(k);
-        } else {
-            cheap -= size * off(k);
-        }
-    }
-    if dear > 0.0 && cheap > 0.0 {
-        for (k, size) in sizes.iter_mut().enumerate() {
-            *size *= if off(k) > 0.0 { cheap } else { dear };
-        }
-    }
-    sizes
-}
-
-/// The square root of a number above zero, by Newton's iteration.
-fn root(x: f64) -> f64 {
-    let mut y = if x > 1.0 { x } else { 1.0 };
-    for _ in 0..24 {
-        y = 0.5 * (y + x / y);
-    }
-    y
-}
-
-/// The names of the universe with their usual prices: the known ones, then drawn ones.
-fn names(seed: u64, count: usize) -> Vec<(String, f64)> {
-    const FIRST: &[u8] = b"BDFGKLMNPRSTVZ";
-    const VOWELS: &[u8] = b"AEIOU";
-    const LAST: &[u8] = b"BDKLMNRSTXZ";
-    let mut names: Vec<(String, f64)> =
-        KNOWN.iter().take(count).map(|(n, p)| ((*n).to_owned(), *p)).collect();
-    let mut dice = Dice::new(mix(seed, 8));
-    let pick =
-        |from: &[u8], dice: &mut Dice| char::from(from[dice.below(from.len() as u64) as usize]);
-    while names.len() < count {
-        let mut name = String::with_capacity(6);
-        for _ in 0..1 + dice.below(2) {
-            name.push(pick(FIRST, &mut dice));
-            name.push(pick(VOWELS, &mut dice));
-        }
-        name.push(pick(LAST, &mut dice));
-        if dice.below(3) == 0 {
-            name.push(pick(VOWELS, &mut dice));
-        }
-        // From a hundredth of a cent to a hundred, in even ratios.
-        let price = exp(ln(0.000_1) + dice.unit() * (ln(100.0) - ln(0.000_1)));
-        // Words that mark markets of another kind are no names of assets.
-        let marked = ["TEST", "DARK", "PERP", "FUT", "USD", "DAI"].iter().any(|w| name.contains(w));
-        if !marked && names.iter().all(|(n, _)| *n != name) {
-            names.push((name, price));
-        }
-    }
-    names
-}
-
-fn asset(seed: u64, rank: usize, count: usize, name: &str, price: f64) -> (Asset, SymbolSpec) {
-    let own = mix(seed, hash_text(name));
-    let mut dice = Dice::new(mix(own, 9));
-    let turnover = turnover(rank, count);
-    // Five digits and more of a price, eight decimals at most.
-    let mut tick = 1_000_000;
-    while tick > 1 && tick as f64 > price * E8 as f64 / 50_000.0 {
-        tick /= 10;
-    }
-    // A usual hour has a hundred million steps.
-    let mut step = E8;
-    while step > 1 && step as f64 > turnover / 24.0 / price * E8 as f64 / 100_000_000.0 {
-        step /= 10;
-    }
-    let major = rank < 2;
-    let asset = Asset {
-        seed: own,
-        tick,
-        step,
-        start: ln(price * E8 as f64 / tick as f64),
-        beta: if major { 1.0 + 0.15 * rank as f64 } else { 0.8 + 0.7 * dice.unit() },
-        noise: if major { 0.006 } else { 0.012 + 0.022 * dice.unit() },
-        turnover,
-        trades: 200 + (root(turnover) * 1.5) as i64,
-        midnights: OnceLock::new(),
-    };
-    let spec = SymbolSpec {
-        name: format!("{name}USDT"),
-        base: name.to_owned(),
-        quote: "USDT".to_owned(),
-        tick,
-        step,
-    };
-    (asset, spec)
-}
-
-/// What a usual day turns over: half a billion at the top, by a power of the rank at first, and faster
-/// towards the end, which has fifty thousand.
-fn turnover(rank: usize, count: usize) -> f64 {
-    const TOP: f64 = 5.0e8;
-    const END: f64 = 5.0e4;
-    const POWER: f64 = 1.2;
-    let power = |r: f64| ln(TOP) - POWER * ln(r);
-    let (r, n) = ((rank + 1) as f64, count as f64);
-    let drop = (power(n) - ln(END)).max(0.0);
-    let along = if count > 1 { (r - 1.0) / (n - 1.0) } else { 0.0 };
-    exp(power(r) - drop * along * along)
 }

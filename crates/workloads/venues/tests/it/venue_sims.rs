@@ -839,6 +839,46 @@ async fn the_same_questions_get_the_same_bytes() {
     }
 }
 
+/// Whatever a client sends, it gets an answer.
+#[tokio::test]
+async fn strange_parameters_get_an_answer() {
+    let market = universe(12);
+    for venue in THREE {
+        let site = Site::of(venue, &market).await;
+        for n in
+            ["0", "-1", "1", "9223372036854775807", "-9223372036854775808", "", "x", "1e9", "%F0"]
+        {
+            let paths = match venue {
+                Venue::Kraken => vec![
+                    format!("/0/public/OHLC?pair=XBTUSD&interval={n}"),
+                    format!("/0/public/OHLC?pair=XBTUSD&since={n}"),
+                    format!("/0/public/Trades?pair=XBTUSD&count=2&since={n}"),
+                    format!("/0/public/Depth?pair=XBTUSD&count={n}"),
+                    format!("/0/public/Ticker?pair={n}"),
+                ],
+                Venue::Okx => vec![
+                    format!("/api/v5/market/candles?instId=BTC-USDT&after={n}"),
+                    format!("/api/v5/market/history-candles?instId=BTC-USDT&before={n}&after={n}"),
+                    format!("/api/v5/market/candles?instId=BTC-USDT&bar={n}m&limit={n}"),
+                    format!("/api/v5/market/books?instId=BTC-USDT&sz={n}"),
+                    format!("/api/v5/public/funding-rate-history?instId=BTC-USDT-SWAP&after={n}"),
+                ],
+                Venue::Coinbase | Venue::Binance => vec![
+                    format!("/products/BTC-USD/candles?granularity={n}"),
+                    format!("/products/BTC-USD/candles?start={n}&end={n}"),
+                    format!("/products/BTC-USD/candles?start=-9223372036854775808&end={n}"),
+                    format!("/products/BTC-USD/trades?limit=2&after={n}&before={n}"),
+                    format!("/products/{n}/book?level={n}"),
+                ],
+            };
+            for path in paths {
+                let got = site.try_get(&path).await.unwrap_or_else(|e| panic!("{path}: {e}"));
+                assert!([200, 400, 404].contains(&got.status), "{path}: {}", got.status);
+            }
+        }
+    }
+}
+
 /// The market that Binance's simulator serves by default is shown by the others too, and the universe
 /// by Binance.
 #[tokio::test]

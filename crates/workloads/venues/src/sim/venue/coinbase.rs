@@ -7,7 +7,7 @@ use super::super::market::{Candle, DAY, Trade, TradesFrom};
 use super::gate::Refused;
 use super::text::{Plain, list};
 use super::view::{Bars, Listed, json};
-use super::{Answer, Ask, Outcome, Route};
+use super::{Answer, Ask, Outcome, Route, bounded};
 
 /// Candles of an answer.
 const ROWS: i64 = 300;
@@ -128,12 +128,12 @@ fn product(ask: &Ask<'_>, l: &Listed) -> String {
 /// An instant as text: ISO 8601, or seconds since the epoch.
 fn parse(text: &str) -> Result<i64, Answer> {
     if let Ok(seconds) = text.parse::<i64>() {
-        return Ok(seconds.saturating_mul(1_000));
+        return Ok(bounded(seconds.saturating_mul(1_000)));
     }
     // A plus sign in a query is a blank when it arrives.
     let text = text.replace(' ', "+");
     let zoned = Time::parse(&text).or_else(|_| Time::parse(&format!("{text}Z")));
-    zoned.map(|t| t.0).map_err(|_| error(400, "Invalid start or end"))
+    zoned.map(|t| bounded(t.0)).map_err(|_| error(400, "Invalid start or end"))
 }
 
 fn candles(ask: &Ask<'_>) -> Outcome {
@@ -254,7 +254,7 @@ fn trades(ask: &Ask<'_>) -> Outcome {
     // Trades have consecutive numbers: `after` is older than a number, `before` newer.
     let mut rows = match after {
         Some(id) => {
-            let first = (id - limit as i64).max(0);
+            let first = id.saturating_sub(limit as i64).max(0);
             let mut rows = ask.trades(listed, TradesFrom::Id(first), limit);
             rows.retain(|t| t.id < id);
             rows

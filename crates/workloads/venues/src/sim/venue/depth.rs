@@ -106,7 +106,7 @@ impl Shape {
             }
             // The distance grows with the power 1.5 of the level's number.
             let share = (i + 1) as f64 / self.near;
-            let next = NEAR * share * root(share) * (0.97 + 0.06 * dice.unit());
+            let next = NEAR * share * share.sqrt() * (0.97 + 0.06 * dice.unit());
             let ticks = (self.best as f64 * next / self.tick as f64) as i64;
             let beyond = self.best + self.sign * ticks * self.tick;
             let closest = price + self.sign * self.tick;
@@ -126,9 +126,4 @@ impl Shape {
         };
         prices.iter().zip(&weights).take(most).map(at).collect()
     }
-}
-
-/// The square root of a number above zero.
-fn root(x: f64) -> f64 {
-    exp(0.5 * ln(x))
 }

@@ -5,7 +5,7 @@ use super::super::params::Params;
 use super::gate::Refused;
 use super::text::{Fixed, decimals, list};
 use super::view::{Bars, Listed, Listings, Standing, json};
-use super::{Answer, Ask, Outcome, Route};
+use super::{Answer, Ask, FAR, Outcome, Route, bounded};
 
 /// Closed candles of an answer, whatever is asked.
 const ROWS: i64 = 720;
@@ -264,8 +264,8 @@ fn candles(ask: &Ask<'_>) -> Outcome {
     let since = ask.whole("since").transpose().map_err(|()| invalid())?;
     let open = bars.floor(ask.now());
     // Never more than the newest ones, whatever a client has seen; the open one always.
-    let after = since.map_or(i64::MIN, |s| s.saturating_mul(1_000));
-    let first = after.saturating_add(1).max(open - ROWS * bars.length).min(open);
+    let after = since.map_or(-FAR, |s| bounded(s.saturating_mul(1_000)));
+    let first = (after + 1).max(open - ROWS * bars.length).min(open);
     let shown = ask.bars(listed, bars, (first, open), true);
     let last = open - bars.length;
     let places = decimals(listed.lens.tick);

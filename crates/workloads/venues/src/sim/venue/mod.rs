@@ -185,6 +185,15 @@ impl VenueSim {
     }
 }
 
+/// Further away than any market reaches, in milliseconds: instants of requests are kept within, so that
+/// sums of them stay numbers.
+const FAR: i64 = 4_000_000_000_000_000;
+
+/// An instant that a client named, within [`FAR`].
+fn bounded(t: i64) -> i64 {
+    t.clamp(-FAR, FAR)
+}
+
 /// Where a request goes.
 #[derive(Debug)]
 struct Route {

@@ -6,7 +6,7 @@ use super::super::params::Params;
 use super::gate::Refused;
 use super::text::{Plain, list};
 use super::view::{Bars, Listed, json};
-use super::{Answer, Ask, Outcome, Route};
+use super::{Answer, Ask, FAR, Outcome, Route, bounded};
 
 /// `candles` knows that many of the latest; older ones are in `history-candles`.
 const LATEST: i64 = 1_440;
@@ -126,8 +126,11 @@ fn limit(ask: &Ask<'_>, name: &str, default: usize, most: usize) -> Result<usize
 
 /// The open interval of time that a page is of.
 fn window(ask: &Ask<'_>) -> Result<(i64, i64), Answer> {
-    let bound = |name, none| ask.whole(name).unwrap_or(Ok(none)).map_err(|()| wrong(name));
-    Ok((bound("before", i64::MIN)?, bound("after", i64::MAX)?))
+    let bound = |name, none| match ask.whole(name) {
+        None => Ok(none),
+        Some(t) => t.map(bounded).map_err(|()| wrong(name)),
+    };
+    Ok((bound("before", -FAR)?, bound("after", FAR)?))
 }
 
 fn instruments(ask: &Ask<'_>) -> Outcome {
@@ -291,12 +294,12 @@ fn candles(ask: &Ask<'_>, history: bool) -> Outcome {
     let newest = bars.floor(ask.now());
     // History has closed candles only, and the live list the latest ones.
     let (oldest, newest) = if history {
-        (i64::MIN / 2, newest - bars.length)
+        (-FAR, newest - bars.length)
     } else {
         (newest - (LATEST - 1) * bars.length, newest)
     };
-    let to = newest.min(bars.floor(after.saturating_sub(1).min(newest)));
-    let from = oldest.max(to - (limit - 1) * bars.length).max(before.saturating_add(1));
+    let to = newest.min(bars.floor((after - 1).min(newest)));
+    let from = oldest.max(to - (limit - 1) * bars.length).max(before + 1);
     let mut rows = ask.bars(listed, bars, (from, to), true);
     rows.reverse();
     let open = bars.floor(ask.now());
@@ -410,7 +413,7 @@ fn funding_history(ask: &Ask<'_>) -> Outcome {
     let (before, after) = window(ask)?;
     let now = ask.now();
     let newest = now.div_euclid(FUNDING) * FUNDING;
-    let oldest = (now - KEPT).max(before.saturating_add(1));
+    let oldest = (now - KEPT).max(before + 1);
     let times: Vec<i64> = (0..)
         .map(|i| newest - i * FUNDING)
         .take_while(|t| *t >= oldest)

@@ -367,7 +367,7 @@ impl Ask<'_> {
     /// The last 24 hours, by whole minutes.
     pub(super) fn day(&self, listed: &Listed) -> Option<Candle> {
         let now = self.now();
-        let from = (now - DAY).div_euclid(MINUTE) * MINUTE + MINUTE;
+        let from = (now - DAY + MINUTE - 1).div_euclid(MINUTE) * MINUTE;
         self.candle(listed, (from, now + 1), now)
     }
 

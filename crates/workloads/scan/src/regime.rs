@@ -86,6 +86,13 @@ pub struct Blend {
 }
 
 impl Blend {
+    /// Whether the weights are none below zero and add up to 1 (section 7.1).
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let weights = self.weights();
+        weights.iter().all(|w| *w >= 0.0) && (weights.iter().sum::<f64>() - 1.0).abs() <= 1e-9
+    }
+
     /// In the order of the factors.
     #[must_use]
     pub const fn weights(&self) -> [f64; 4] {
@@ -434,11 +441,11 @@ pub struct RegimeInUse {
 }
 
 impl RegimeInUse {
-    /// The kept one while it is in force or within the grace after, else the normal weights
-    /// (sections 7.4 and 8.6).
+    /// The kept one while it is in force or within the grace after, else the normal weights; those
+    /// too where the kept weights do not add up (sections 7.4 and 8.6).
     #[must_use]
     pub fn at(cached: Option<&CachedRegime>, now: Time) -> Self {
-        match cached.filter(|c| now < c.valid_until + GRACE) {
+        match cached.filter(|c| now < c.valid_until + GRACE && c.weight_blend.is_whole()) {
             Some(c) => Self {
                 name: c.regime,
                 blend: c.weight_blend,
@@ -570,8 +577,13 @@ mod tests {
     #[test]
     fn blends_add_up() {
         for regime in RegimeName::ALL {
-            assert!((regime.blend().weights().iter().sum::<f64>() - 1.0).abs() <= 1e-9);
+            assert!(regime.blend().is_whole());
         }
+        let normal = RegimeName::Normal.blend();
+        for (momentum, whole) in [(0.35, true), (0.350_000_1, false), (f64::NAN, false)] {
+            assert_eq!(Blend { momentum, ..normal }.is_whole(), whole);
+        }
+        assert!(!Blend { momentum: -0.15, technical: 0.75, ..normal }.is_whole());
     }
 
     fn daily(first_day: i64, closes: &[f64]) -> Vec<Bar> {
@@ -702,6 +714,9 @@ mod tests {
             assert_eq!(in_use.headline(now), header);
         }
         assert_eq!(RegimeInUse::at(None, Time(0)).source, RegimeSource::DefaultStale);
+        let mut broken = kept;
+        broken.weight_blend.momentum = 9.0;
+        assert_eq!(RegimeInUse::at(Some(&broken), Time(0)).source, RegimeSource::DefaultStale);
     }
 
     proptest! {

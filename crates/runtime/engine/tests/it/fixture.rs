@@ -234,7 +234,7 @@ impl Scripted {
                 Act::Artifact(name) => {
                     let staged = cycle.host.stage()?;
                     std::fs::write(staged.join("model.bin"), "weights")?;
-                    Ok(self.done(cycle, Commit::new()).artifact(NewArtifact::new(*name, staged)))
+                    Ok(self.done(cycle, Commit::new()).artifact(NewArtifact::new(name, staged)))
                 }
             }
         })

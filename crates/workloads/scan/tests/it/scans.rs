@@ -196,6 +196,36 @@ async fn an_exchange_that_is_down_is_left_out_and_asked_no_more() {
 }
 
 #[tokio::test]
+async fn a_slow_exchange_and_one_that_bans_us_are_left_out_by_name() {
+    let w = World::new(11).await;
+    w.faults(Kraken, "depth:latency:ms=3000");
+    w.faults(Okx, "depth:ban");
+    let ran = w.run("scan.hot").await;
+    let mut seen = BTreeSet::new();
+    for e in ran.explanations() {
+        for v in e["microstructure"]["venues_checked"].as_array().unwrap() {
+            let reason = v["reason"].as_str().unwrap();
+            let word = reason.split([':', ' ']).next().unwrap();
+            if v["venue"] != "coinbase" {
+                assert_eq!(v["ok"], false, "{v}");
+                seen.insert(format!("{} {word}", v["venue"].as_str().unwrap()));
+            }
+        }
+        assert_ne!(e["microstructure"]["venue"], "okx");
+    }
+    assert!(seen.contains("kraken slow_answer"), "{seen:?}");
+    assert!(seen.contains("okx banned"), "{seen:?}");
+    let header = ran.summary["header"]["venues"].as_array().unwrap().clone();
+    let health = |name: &str| header.iter().find(|v| v["venue"] == name).unwrap()["health"].clone();
+    assert_ne!(health("kraken"), "HEALTHY");
+    assert_eq!(health("coinbase"), "HEALTHY");
+    // A ban outlives the run, and is not tried.
+    let asked = w.requests(Okx).len();
+    w.run("scan.hot").await;
+    assert_eq!(w.requests(Okx).len(), asked);
+}
+
+#[tokio::test]
 async fn a_lying_exchange_passes_nobody() {
     let w = World::new(11).await;
     for venue in [Kraken, Okx, Coinbase] {

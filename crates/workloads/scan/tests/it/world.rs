@@ -170,13 +170,13 @@ impl World {
         let run = worker.run(&cycle);
         tokio::pin!(run);
         loop {
-            // What asks slowly waits for its turn: that time passes. The limits of requests do not,
-            // for the exchanges answer in real time.
+            // Who asks slowly waits for its turn, and a slow answer takes its time: that passes. The
+            // time limits of requests, which are longer, do not.
             tokio::select! {
                 biased;
                 ended = &mut run => return ended,
                 at = self.clock.next_timer(self.clock.now()) => {
-                    if at - self.clock.now() < Millis::from_secs(1) {
+                    if at - self.clock.now() < Millis::from_secs(5) {
                         self.clock.advance(at);
                     }
                     tokio::task::yield_now().await;

@@ -74,12 +74,28 @@ pub(crate) fn close_before(bars: &[Bar], hours: i64) -> Option<f64> {
     bars.binary_search_by_key(&wanted, |b| b.open_time).ok().map(|i| bars[i].close)
 }
 
-/// Bars of `hours` each, on the grid of UTC: open first, high greatest, low least, close last, volumes
-/// added. A group that lacks an hour is left out (section 2.1).
-pub(crate) fn group(bars: &[Bar], hours: usize) -> Vec<Bar> {
+/// The hourly bars of each whole group of `hours`, on the grid of UTC; a group that lacks an hour is
+/// left out.
+pub(crate) fn whole(bars: &[Bar], hours: usize) -> impl Iterator<Item = &[Bar]> {
     let length = HOUR * hours as i64;
-    bars.chunk_by(|a, b| a.open_time.floor(length) == b.open_time.floor(length))
-        .filter(|group| group.len() == hours)
+    let mut rest = bars;
+    std::iter::from_fn(move || {
+        loop {
+            let end = rest.first()?.open_time.floor(length) + length;
+            let count = rest.iter().take_while(|b| b.open_time < end).count();
+            let (group, after) = rest.split_at(count);
+            rest = after;
+            if count == hours {
+                return Some(group);
+            }
+        }
+    })
+}
+
+/// Bars of `hours` each: open first, high greatest, low least, close last, volumes added
+/// (section 2.1).
+pub(crate) fn group(bars: &[Bar], hours: usize) -> Vec<Bar> {
+    whole(bars, hours)
         .map(|group| Bar {
             open_time: group[0].open_time,
             open: group[0].open,

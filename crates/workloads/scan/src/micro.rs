@@ -91,18 +91,15 @@ fn sides(bids: &[Level], asks: &[Level]) -> Result<Measures, InvalidBook> {
         return Err(InvalidBook);
     }
     let mid = (bid.price + ask.price) / 2.0;
-    let value = |levels: &[Level], within: &dyn Fn(f64) -> bool| -> f64 {
-        levels.iter().filter(|l| within(l.price)).map(|l| l.price * l.size).sum()
-    };
+    // Best levels come first, so whatever follows the first that is too far is too.
     let depth = |reach: f64| {
         let (low, high) = ((1.0 - reach) * mid, (1.0 + reach) * mid);
-        (value(bids, &|p| p >= low), value(asks, &|p| p <= high))
+        (value(bids, |p| p >= low), value(asks, |p| p <= high))
     };
     let (bid_depth, ask_depth) = depth(REACH);
     let (near_bids, near_asks) = depth(NEAR);
-    let reaches = |levels: &[Level], far: &dyn Fn(f64) -> bool| levels.iter().any(|l| far(l.price));
-    let truncated = !reaches(bids, &|p| p <= (1.0 - REACH) * mid)
-        || !reaches(asks, &|p| p >= (1.0 + REACH) * mid);
+    let truncated = bids.last().is_none_or(|l| l.price > (1.0 - REACH) * mid)
+        || asks.last().is_none_or(|l| l.price < (1.0 + REACH) * mid);
     Ok(Measures {
         mid,
         spread: Bps((ask.price - bid.price) / mid * 1e4),
@@ -111,6 +108,10 @@ fn sides(bids: &[Level], asks: &[Level]) -> Result<Measures, InvalidBook> {
         truncated,
         gradient: (near_bids + near_asks) / (bid_depth + ask_depth),
     })
+}
+
+fn value(levels: &[Level], within: impl Fn(f64) -> bool) -> f64 {
+    levels.iter().take_while(|l| within(l.price)).map(|l| l.price * l.size).sum()
 }
 
 /// The book that is judged.

@@ -4,7 +4,7 @@
 use watchbell_core::math;
 use watchbell_venues::native::Bar;
 
-use crate::bars::{close_before, group};
+use crate::bars::{close_before, whole};
 use crate::indicators;
 use crate::regime::RegimeName;
 
@@ -50,16 +50,18 @@ impl Inputs {
         let close = hours.last().map(|b| b.close);
         let back = |h| close_before(hours, h);
         let log = |now: Option<f64>, then: Option<f64>| Some(math::ln(now? / then?));
-        let groups = |hours_each: usize| match hours_each {
-            4 => fours.len(),
-            n => group(hours, n).len(),
+        let enough = |i: usize| {
+            let (span, least) = (SPANS[i] as usize, GROUPS_MIN[i]);
+            hours.len() >= HOURS_MIN[i]
+                && (least == 0
+                    || if span == 4 {
+                        fours.len() >= least
+                    } else {
+                        has_groups(hours, span, least)
+                    })
         };
-        let mut returns = [None; 5];
-        for (i, span) in SPANS.into_iter().enumerate() {
-            let enough = hours.len() >= HOURS_MIN[i]
-                && (GROUPS_MIN[i] == 0 || groups(span as usize) >= GROUPS_MIN[i]);
-            returns[i] = log(close, back(span)).filter(|r| enough && r.is_finite());
-        }
+        let has = |i: usize, r: f64| r.is_finite() && enough(i);
+        let returns = std::array::from_fn(|i| log(close, back(SPANS[i])).filter(|r| has(i, *r)));
         let fraction = |atr: Option<f64>| Some(atr? / close?);
         Self {
             returns,
@@ -101,6 +103,11 @@ impl Inputs {
     }
 }
 
+/// Whether there are at least so many whole groups of this many hours.
+fn has_groups(hours: &[Bar], each: usize, least: usize) -> bool {
+    whole(hours, each).take(least).count() == least
+}
+
 /// By how many percentage points the last 4 hours returned more than the 4 before.
 pub(crate) fn acceleration(hours: &[Bar]) -> Option<f64> {
     let (now, then, before) =
@@ -113,6 +120,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::bars::group;
     use crate::bars::tests::hourly;
 
     const NORMAL: [f64; 5] = weights(RegimeName::Normal);

@@ -71,7 +71,7 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    fn of(hours: &[Bar], regime: RegimeName, now: Time) -> Self {
+    fn of(hours: &[Bar], settings: &Settings, regime: RegimeName, now: Time) -> Self {
         let Some(last) = hours.last() else { return Self::default() };
         let fours = bars::group(hours, 4);
         let fresh = bars::age(hours, now).is_some_and(|age| age <= gates::AGE_MAX);
@@ -89,7 +89,7 @@ impl Measured {
             technical: factors::technical(&fours),
             volume: factors::volume(hours),
             vwap_24h: factors::vwap_24h(hours),
-            compression: indicators::compression(hours),
+            compression: settings.premove.then(|| indicators::compression(hours)).flatten(),
         }
     }
 }
@@ -200,7 +200,8 @@ fn candidate(
     let tier = settings.tier(data.member.adv_usd);
     let books = micro::choose(&data.books, settings, tier, at(settings, now));
     let bars = primary(&data, settings);
-    let measured = bars.map_or_else(Measured::default, |b| Measured::of(&b.bars, regime, now));
+    let measured =
+        bars.map_or_else(Measured::default, |b| Measured::of(&b.bars, settings, regime, now));
     let chosen = books.chosen.as_ref();
     let quality = chosen.and_then(|chosen| {
         let m = chosen.measures.ok()?;
@@ -211,7 +212,7 @@ fn candidate(
     let missing = if books.empty {
         Some("empty_book".into())
     } else if bars.is_none() {
-        let told = || data.trouble.iter().find(|t| t.starts_with("candles")).cloned();
+        let told = || data.trouble.iter().find(|t| t.starts_with("candles:")).cloned();
         Some(bad.or_else(told).unwrap_or_else(|| "candles".into()))
     } else if measured.momentum.is_none() {
         Some("momentum_unavailable".into())

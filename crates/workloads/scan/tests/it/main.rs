@@ -1,4 +1,7 @@
-//! Scans against simulated exchanges, on virtual time.
+//! Scans: the computation on data put together by hand, and whole runs against simulated exchanges on
+//! virtual time.
 
+mod market;
+mod pipeline;
 mod scans;
 mod world;

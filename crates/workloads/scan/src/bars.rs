@@ -30,11 +30,17 @@ pub fn check(bars: &[Bar]) -> Result<(), BadBar> {
         if before.is_some_and(|b| b >= bar.open_time) {
             return bad("not after the one before");
         }
-        if !is_valid(bar) {
-            return bad("not a price or volume");
-        }
-        if !(bar.low <= bar.open.min(bar.close) && bar.open.max(bar.close) <= bar.high) {
-            return bad("open or close beyond low or high");
+        // All of these hold together of a bar that can be; which does not is asked only then.
+        let within = |price: f64| bar.low <= price && price <= bar.high;
+        let priced = bar.low > 0.0 && bar.high < f64::INFINITY;
+        let traded = |volume: f64| (0.0..f64::INFINITY).contains(&volume);
+        let sound = priced && within(bar.open) && within(bar.close);
+        if !(sound && traded(bar.volume) && traded(bar.quote_volume)) {
+            return bad(if is_valid(bar) {
+                "open or close beyond low or high"
+            } else {
+                "not a price or volume"
+            });
         }
         before = Some(bar.open_time);
     }

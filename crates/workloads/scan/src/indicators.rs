@@ -4,8 +4,9 @@
 use watchbell_core::math;
 use watchbell_venues::native::Bar;
 
-/// The length of Wilder's averages.
+/// The length of Wilder's averages, and the weight of each new value in them.
 const N: usize = 14;
+const WEIGHT: f64 = 1.0 / N as f64;
 
 /// Relative strength of the last 14 changes, 0 to 100; 100 without a loss, 50 without a change.
 #[must_use]
@@ -32,7 +33,6 @@ pub fn atr(bars: &[Bar]) -> Option<f64> {
 /// The average directional index, 0 to 100: both smoothings done.
 #[must_use]
 pub fn adx(bars: &[Bar]) -> Option<f64> {
-    let n = N as f64;
     let mut sums = [0.0; 3];
     let mut adx = Average::default();
     for (i, w) in bars.windows(2).enumerate() {
@@ -41,7 +41,7 @@ pub fn adx(bars: &[Bar]) -> Option<f64> {
         let minus = if down > up && down > 0.0 { down } else { 0.0 };
         for (sum, new) in sums.iter_mut().zip([plus, minus, true_range(w)]) {
             // The sums of the first 14; from then on each loses a fourteenth of itself.
-            *sum = if i < N { *sum + new } else { *sum - *sum / n + new };
+            *sum = if i < N { *sum + new } else { *sum - *sum * WEIGHT + new };
         }
         if i + 1 >= N {
             let [plus, minus, range] = sums;
@@ -68,15 +68,15 @@ struct Average {
 
 impl Average {
     fn add(&mut self, new: f64) {
-        let n = N as f64;
         self.count += 1;
-        if self.count <= N {
+        if self.count > N {
+            // (13 of the old and 1 of the new) / 14, without a division to wait for.
+            self.value += (new - self.value) * WEIGHT;
+        } else {
             self.value += new;
             if self.count == N {
-                self.value /= n;
+                self.value /= N as f64;
             }
-        } else {
-            self.value = (self.value * (n - 1.0) + new) / n;
         }
     }
 

@@ -192,10 +192,10 @@ impl Resolver<'_, '_> {
         Scan { config, from_file, log_level: jobs.log_level }
     }
 
-    /// The file of jobs, where it exists. One that was named must.
+    /// The file of jobs, where it exists. One of another name than the usual must.
     fn jobs_file(&mut self, raw: &RawScan, dir: &Path) -> Option<Source> {
         let path = PathBuf::from(&raw.scheduler);
-        let named = self.tree.find("scan.scheduler").is_some();
+        let named = raw.scheduler != RawScan::default().scheduler;
         match std::fs::read_to_string(dir.join(&path)) {
             Ok(text) => Some(Source { name: raw.scheduler.clone(), text }),
             Err(e) if e.kind() == ErrorKind::NotFound && !named => None,

@@ -25,6 +25,9 @@ const LISTINGS_TTL: Millis = Millis::from_hours(24);
 /// Requests to one exchange under way at once; its bucket decides how fast they go.
 const ABREAST: usize = 8;
 
+/// Bars of which length, of which market of which exchange.
+type Market = (Venue, Interval, String);
+
 /// What one run reads, and what it has read.
 pub(crate) struct Feed<'a> {
     db: &'a Database,
@@ -32,7 +35,7 @@ pub(crate) struct Feed<'a> {
     clients: BTreeMap<Venue, NativeClient>,
     ttl: Millis,
     /// What was fetched in this run, for a second look at it.
-    bars: BTreeMap<(Venue, Interval, String), Dated<Vec<Bar>>>,
+    bars: BTreeMap<Market, Dated<Vec<Bar>>>,
     listings: BTreeMap<Venue, Result<Vec<Listing>, String>>,
     latencies: BTreeMap<Venue, Vec<Millis>>,
     /// What goes into the run's commit, beside what the run itself publishes.

@@ -178,7 +178,7 @@ impl ScanWorker {
             match (symbol, bars) {
                 (Some(symbol), Ok(bars)) => symbol.hours.push(bars),
                 (Some(symbol), Err(why)) => {
-                    symbol.trouble.push(format!("candles at {venue}: {why}"))
+                    symbol.trouble.push(format!("candles at {venue}: {why}"));
                 }
                 (None, _) => {}
             }

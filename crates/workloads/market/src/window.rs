@@ -10,6 +10,7 @@
 mod input;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use watchbell_clock::Stopwatch;
@@ -25,7 +26,8 @@ use crate::analytics::point::{self, CYCLE, Rollup};
 use crate::analytics::shift::{Metrics, Reading, ShiftConfig, ShiftMachine};
 use crate::analytics::trailing::Trail;
 use crate::analytics::{
-    DEFAULT_BINS, Scratch, Signals, WindowInput, WindowStats, compute_window, disruption_systemic,
+    DEFAULT_BINS, InputError, Scratch, Signals, WindowInput, WindowStats, compute_window,
+    disruption_systemic,
 };
 use crate::samples::rollup_values;
 use crate::sync::{KLINES, VENUE};
@@ -112,24 +114,30 @@ impl WindowWorker {
         let label: Arc<str> = Arc::from(self.length.exact());
         let (db, length, now) = (&self.db, self.length, cycle.now());
         let reader = Reader { db, symbols: &symbols, start, length, now };
-        let reading = Stopwatch::start();
+        let working = Stopwatch::start();
+        let bins = self.bins(&label).await?;
+        let begin = |source| Computing::new(&label, start, length, bins, source);
         let points = match self.published(&symbols, &label, start, version).await? {
             // It is being verified: what came later must not change what it is computed from.
             Some(source) if source == Source::Klines.as_str() => None,
-            _ => reader.points().await?,
+            _ => reader.points(begin(Source::Points)).await?,
         };
-        let (source, series) = match points {
-            Some(series) => (Source::Points, series),
-            None => (Source::Klines, reader.klines().await?),
+        let computing = match points {
+            Some(computing) => computing,
+            None => {
+                let (mut computing, all) = (begin(Source::Klines), reader.klines().await?);
+                // Milliseconds of arithmetic do not belong on a thread that serves sockets.
+                tokio::task::spawn_blocking(move || {
+                    all.iter().for_each(|series| computing.add(series));
+                    computing
+                })
+                .await?
+            }
         };
-        let bins = self.bins(&label).await?;
-        let (read_ms, computing) = (reading.millis(), Stopwatch::start());
-        // Milliseconds of arithmetic do not belong on a thread that serves sockets.
-        let own = Arc::clone(&label);
-        let compute = move || compute_all(&series, &own, start, length, bins, source);
-        let whole = tokio::task::spawn_blocking(compute).await?;
-        let whole = whole.map_err(|e| Fault::Permanent(Box::new(e)))?;
-        let compute_ms = computing.millis();
+        let (source, took) = (computing.source, computing.took);
+        let whole = computing.finish().map_err(|e| Fault::Permanent(Box::new(e)))?;
+        let ms = |took: Duration| Millis(took.as_millis() as i64);
+        let (read_ms, compute_ms) = (ms(working.elapsed().saturating_sub(took)), ms(took));
         let commit = rows(&label, start, version, source, &whole)?;
         let listings = Listings::load(&self.db).await?;
         let unlisted = listings.unlisted(start, start + length).map(ToString::to_string).collect();
@@ -178,37 +186,79 @@ impl WindowWorker {
     }
 }
 
-/// Every symbol in universe order, and the hashes over all of them.
-fn compute_all(
-    series: &[Series],
-    label: &str,
+/// Computes symbol by symbol, in universe order.
+struct Computing {
     start: Time,
     length: Millis,
     bins: usize,
     source: Source,
-) -> Result<Whole, crate::analytics::InputError> {
-    let mut scratch = Scratch::default();
-    let mut inputs = InputsHasher::new(label, start);
-    let mut result = ResultHasher::new(label, start);
-    let mut computed = Vec::with_capacity(series.len());
-    for s in series {
-        inputs.symbol(&s.symbol);
-        for ((at, price), volumes) in s.own_times().iter().zip(s.own_prices()).zip(&s.volumes) {
-            inputs.point(*at, *price, volumes.as_slice());
+    scratch: Scratch,
+    inputs: InputsHasher,
+    result: ResultHasher,
+    computed: Vec<Computed>,
+    /// What no window can be computed from.
+    refused: Option<InputError>,
+    /// Spent on it so far.
+    took: Duration,
+}
+
+impl Computing {
+    fn new(label: &str, start: Time, length: Millis, bins: usize, source: Source) -> Self {
+        Self {
+            start,
+            length,
+            bins,
+            source,
+            scratch: Scratch::default(),
+            inputs: InputsHasher::new(label, start),
+            result: ResultHasher::new(label, start),
+            computed: Vec::new(),
+            refused: None,
+            took: Duration::ZERO,
         }
-        let c = compute_symbol(s, start, length, bins, source, &mut scratch)?;
-        result.part(&c.symbol, &c.stats);
-        result.part("rollup", &c.rollup);
-        result.part("moments", &c.moments);
-        result.part("shifts", &c.shifts);
-        if c.trade_fill > 0 {
-            result.part("trade_fill", &c.trade_fill);
-        }
-        computed.push(c);
     }
-    let systemic = disruption_systemic(computed.iter().map(|c| c.stats.intrinsic.disruption));
-    result.part("disruption_systemic", &systemic);
-    Ok(Whole { computed, systemic, inputs: inputs.finish(), result: result.finish() })
+
+    /// The next symbol.
+    fn add(&mut self, s: &Series) {
+        let watch = Stopwatch::start();
+        self.inputs.symbol(&s.symbol);
+        for ((at, price), volumes) in s.own_times().iter().zip(s.own_prices()).zip(&s.volumes) {
+            self.inputs.point(*at, *price, volumes.as_slice());
+        }
+        let Self { start, length, bins, source, .. } = *self;
+        match compute_symbol(s, start, length, bins, source, &mut self.scratch) {
+            Ok(c) => {
+                let result = &mut self.result;
+                result.part(&c.symbol, &c.stats);
+                result.part("rollup", &c.rollup);
+                result.part("moments", &c.moments);
+                result.part("shifts", &c.shifts);
+                if c.trade_fill > 0 {
+                    result.part("trade_fill", &c.trade_fill);
+                }
+                self.computed.push(c);
+            }
+            Err(refused) => {
+                self.refused.get_or_insert(refused);
+            }
+        }
+        self.took += watch.elapsed();
+    }
+
+    /// All of them, and the hashes over them.
+    ///
+    /// # Errors
+    /// When a price is not a positive number.
+    fn finish(mut self) -> Result<Whole, InputError> {
+        if let Some(refused) = self.refused {
+            return Err(refused);
+        }
+        let disruptions = self.computed.iter().map(|c| c.stats.intrinsic.disruption);
+        let systemic = disruption_systemic(disruptions);
+        self.result.part("disruption_systemic", &systemic);
+        let (inputs, result) = (self.inputs.finish(), self.result.finish());
+        Ok(Whole { computed: self.computed, systemic, inputs, result })
+    }
 }
 
 /// The rows of a window, and nothing else.
@@ -340,7 +390,7 @@ fn compute_symbol(
     bins: usize,
     source: Source,
     scratch: &mut Scratch,
-) -> Result<Computed, crate::analytics::InputError> {
+) -> Result<Computed, InputError> {
     let input = WindowInput::new(s.own_prices(), s.own_times(), &s.weights)?.bins(bins)?;
     let stats = compute_window(&input, scratch);
     let (mut rollup, mut cycle_count, mut moments, mut shifts) = (Rollup::default(), 0, None, None);
@@ -386,7 +436,7 @@ fn watch_shifts(
     cycles: &[point::Cycle],
     scratch: &mut Scratch,
 ) -> Option<Shifts> {
-    let trail = Trail::new(&s.prices)?;
+    let mut trail = Trail::new(&s.prices)?;
     let mut machine = ShiftMachine::new(ShiftConfig::default());
     for cycle in cycles {
         let end = cycle.start + CYCLE;

@@ -15,6 +15,8 @@ pub const IDHR_BINS: usize = 256;
 pub const BINS_PER_PRIMARY: usize = 16;
 /// How many of the densest bins select primaries.
 const SELECTED: usize = 16;
+/// Bins are passed over while enough of them hold more points than this at most.
+const HIGHEST_BAR: u32 = 8;
 /// Half-width of a degenerate histogram, in standard deviations.
 const ALPHA: f64 = 2.5;
 /// Smallest standard deviation of a log-return.
@@ -171,13 +173,21 @@ pub(crate) fn bin(offsets: &[f64], bins: usize, parity: Parity, b: &mut Buffers)
 
 /// Ranks the counts in `masked`, and masks those outside of the primaries that the densest select.
 pub(crate) fn select(parity: Parity, b: &mut Buffers) {
-    b.ranking.clear();
-    for (j, &count) in b.masked.iter().enumerate() {
-        // The origin lets empty bins fill the selection, which drags in the lowest primaries.
-        if count > 0 || parity == Parity::Origin {
-            b.ranking.push(u64::from(u32::MAX - count) << 32 | j as u64);
-        }
+    // The origin lets empty bins fill the selection, which drags in the lowest primaries.
+    let mut bar = u32::from(parity == Parity::Product);
+    // Most bins hold a point or two. As long as enough hold more, those below need no ranking.
+    let above = |bar: u32| b.masked.iter().map(|count| u32::from(*count > bar)).sum::<u32>();
+    while bar < HIGHEST_BAR && above(bar) >= SELECTED as u32 {
+        bar += 1;
     }
+    // Without a branch, which no processor could foresee.
+    b.ranking.resize(b.masked.len(), 0);
+    let mut found = 0;
+    for (j, &count) in b.masked.iter().enumerate() {
+        b.ranking[found] = u64::from(u32::MAX - count) << 32 | j as u64;
+        found += usize::from(count >= bar);
+    }
+    b.ranking.truncate(found);
     if b.ranking.len() > SELECTED {
         b.ranking.select_nth_unstable(SELECTED - 1);
         b.ranking.truncate(SELECTED);

@@ -298,7 +298,7 @@ impl StrAuxRunner {
         let (times, prices) =
             self.prices(&watched.symbol, first.end - session.window, last.end).await?;
         let day_before = self.day_before(&watched.symbol, first.end, last.end).await?;
-        let trail = Trail::new(&prices).ok_or_else(|| {
+        let mut trail = Trail::new(&prices).ok_or_else(|| {
             let symbol = &watched.symbol;
             Fault::permanent(format!("a stored point of {symbol} has a price that is no number"))
         })?;

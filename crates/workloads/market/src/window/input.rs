@@ -11,6 +11,7 @@ use std::sync::Arc;
 use watchbell_core::{Fault, Millis, Time, values};
 use watchbell_db::{Database, DbError};
 
+use super::Computing;
 use crate::analytics::Signals;
 use crate::analytics::point::{BUCKET, CYCLE, MIN_POINTS_PER_CYCLE};
 use crate::samples;
@@ -77,8 +78,31 @@ pub(super) struct Series {
 }
 
 impl Series {
-    fn new(symbol: &Arc<str>) -> Self {
-        Self { symbol: Arc::clone(symbol), ..Self::default() }
+    /// With room for as many points.
+    fn new(symbol: &Arc<str>, points: usize) -> Self {
+        Self {
+            symbol: Arc::clone(symbol),
+            times: Vec::with_capacity(points),
+            prices: Vec::with_capacity(points),
+            weights: Vec::with_capacity(points),
+            volumes: Vec::with_capacity(points),
+            ..Self::default()
+        }
+    }
+
+    /// Makes it the series of another symbol, of which nothing is known but what was `before`. The
+    /// buffers stay: those of a hundred symbols would be new memory in each window.
+    fn begin(&mut self, symbol: &Arc<str>, before: &[(Time, f64)]) {
+        self.symbol = Arc::clone(symbol);
+        self.times.clear();
+        self.times.extend(before.iter().map(|(at, _)| *at));
+        self.prices.clear();
+        self.prices.extend(before.iter().map(|(_, price)| *price));
+        self.inside = before.len();
+        self.weights.clear();
+        self.volumes.clear();
+        self.signals.clear();
+        self.filled = 0;
     }
 
     fn push(&mut self, at: Time, price: f64, weight: f64, volumes: Volumes) {
@@ -144,11 +168,11 @@ impl Reader<'_> {
         self.start + self.length
     }
 
-    /// Points of every symbol, if each has enough of them.
+    /// Computes from the points of every symbol, if each has enough of them.
     ///
     /// # Errors
     /// A snooze while points or trades of the window are still on their way.
-    pub(super) async fn points(&self) -> Result<Option<Vec<Series>>, Fault> {
+    pub(super) async fn points(&self, into: Computing) -> Result<Option<Computing>, Fault> {
         // Most windows of the past have no points at all: one look tells.
         let Some(first) = self.symbols.first() else { return Ok(None) };
         let any = self
@@ -162,54 +186,58 @@ impl Reader<'_> {
         if any.is_none() {
             return Ok(None);
         }
-        let mut all = self.read_points().await?;
-        self.wait_for_points(&all)?;
-        for series in &mut all {
-            let lacking = lacking(series.own_times(), self.start, self.length);
-            if lacking.is_empty() {
-                continue;
-            }
-            self.repair(series, &lacking).await?;
-            if !enough_points(series.own_times(), self.start, self.length) {
-                return Ok(None);
-            }
+        let Line { late, kept, mut computing, .. } = self.read_points(into).await?;
+        if let Some(symbol) = late.filter(|_| self.now < self.end() + POINTS_COME_WITHIN) {
+            return Err(Fault::Snooze {
+                after: Millis::from_secs(1),
+                why: format!("the last points of {symbol} are not stored yet"),
+            });
         }
-        Ok(Some(all))
+        for mut series in kept {
+            let lacking = lacking(series.own_times(), self.start, self.length);
+            if !lacking.is_empty() {
+                self.repair(&mut series, &lacking).await?;
+                if !enough_points(series.own_times(), self.start, self.length) {
+                    return Ok(None);
+                }
+            }
+            computing.add(&series);
+        }
+        Ok(Some(computing))
     }
 
-    async fn read_points(&self) -> Result<Vec<Series>, DbError> {
-        let all: Vec<Series> = self.symbols.iter().map(Series::new).collect();
-        let before = (self.start - self.length, self.start);
-        let all =
-            samples::scan_prices(self.db, self.symbols, before, all, |all, place, at, mid| {
-                let series = &mut all[place];
-                series.times.push(at);
-                series.prices.push(mid);
-                series.inside += 1;
+    async fn read_points(&self, computing: Computing) -> Result<Line, DbError> {
+        let buckets = usize::try_from(self.length / BUCKET).unwrap_or(0);
+        let room = || Vec::with_capacity(buckets);
+        let before: Vec<Vec<(Time, f64)>> = self.symbols.iter().map(|_| room()).collect();
+        let span = (self.start - self.length, self.start);
+        let before =
+            samples::scan_prices(self.db, self.symbols, span, before, |all, place, at, mid| {
+                all[place].push((at, mid));
             });
-        let all = all.await?;
+        let line = Line {
+            symbols: self.symbols.to_vec(),
+            before: before.await?,
+            start: self.start,
+            length: self.length,
+            next: 0,
+            current: Series::default(),
+            computing,
+            late: None,
+            kept: Vec::new(),
+        };
         let within = (self.start, self.end());
-        samples::scan_points(self.db, self.symbols, within, all, |all, place, p| {
-            let series = &mut all[place];
-            series.signals.push((p.at, p.signals));
+        let line = samples::scan_points(self.db, self.symbols, within, line, |line, place, p| {
+            line.turn_to(place);
+            line.current.signals.push((p.at, p.signals));
             if let Some(mid) = p.mid {
                 let volumes = Volumes::Book([p.bid_volume, p.ask_volume]);
-                series.push(p.at, mid, p.weight(), volumes);
+                line.current.push(p.at, mid, p.weight(), volumes);
             }
-        })
-        .await
-    }
-
-    /// The last bucket of a window closes a little after its end, and is stored a little later.
-    fn wait_for_points(&self, all: &[Series]) -> Result<(), Fault> {
-        let late = all.iter().find(|s| s.signals.last().is_some_and(|(at, _)| *at < self.end()));
-        match late {
-            Some(s) if self.now < self.end() + POINTS_COME_WITHIN => Err(Fault::Snooze {
-                after: Millis::from_secs(1),
-                why: format!("the last points of {} are not stored yet", s.symbol),
-            }),
-            _ => Ok(()),
-        }
+        });
+        let mut line = line.await?;
+        line.turn_to(self.symbols.len());
+        Ok(line)
     }
 
     /// Fills empty buckets with the price of their last trade, where all trades are known.
@@ -240,7 +268,8 @@ impl Reader<'_> {
     /// # Errors
     /// Permanent when any is missing: the cover says that nothing more will come.
     pub(super) async fn klines(&self) -> Result<Vec<Series>, Fault> {
-        let all: Vec<Series> = self.symbols.iter().map(Series::new).collect();
+        let need = (self.length / MINUTE) as usize;
+        let all: Vec<Series> = self.symbols.iter().map(|s| Series::new(s, need)).collect();
         let all = self
             .db
             .scan(
@@ -266,10 +295,55 @@ impl Reader<'_> {
                 },
             )
             .await?;
-        let need = (self.length / MINUTE) as usize;
         let lack = |s: &Series| Lack { symbol: Arc::clone(&s.symbol), have: s.times.len(), need };
         let lacks: Vec<Lack> = all.iter().filter(|s| s.times.len() != need).map(lack).collect();
         if lacks.is_empty() { Ok(all) } else { Err(Fault::Permanent(Box::new(Incomplete(lacks)))) }
+    }
+}
+
+/// The symbols as their points come, one after the other. Each is computed as soon as it is complete,
+/// so that only one is in memory; from the first one that is not, all are kept.
+struct Line {
+    symbols: Vec<Arc<str>>,
+    /// Times and prices of the stretch before the window, by symbol.
+    before: Vec<Vec<(Time, f64)>>,
+    start: Time,
+    length: Millis,
+    /// How many symbols have begun.
+    next: usize,
+    current: Series,
+    computing: Computing,
+    /// The first symbol whose last points are not stored yet.
+    late: Option<Arc<str>>,
+    kept: Vec<Series>,
+}
+
+impl Line {
+    /// Ends every symbol before the one at `place`, and begins that one, if there is one.
+    fn turn_to(&mut self, place: usize) {
+        while self.next <= place {
+            if self.next > 0 {
+                self.end_current();
+            }
+            if let Some(symbol) = self.symbols.get(self.next) {
+                self.current.begin(symbol, &self.before[self.next]);
+            }
+            self.next += 1;
+        }
+    }
+
+    fn end_current(&mut self) {
+        let series = &mut self.current;
+        if series.signals.last().is_some_and(|(at, _)| *at < self.start + self.length) {
+            // The last bucket of a window closes a little after its end, and is stored later still.
+            self.late.get_or_insert_with(|| Arc::clone(&series.symbol));
+        }
+        let whole = enough_points(series.own_times(), self.start, self.length);
+        if whole && self.late.is_none() && self.kept.is_empty() {
+            self.computing.add(series);
+        } else {
+            self.kept.push(std::mem::take(series));
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use watchbell_core::gate::Gate;
 use watchbell_core::port::{Store, Target, WindowQuery, WindowRecord};
 use watchbell_core::window::{self, InputFacts, InputWindow, State};
-use watchbell_core::{Fault, Time, WindowInput, WindowSpec};
+use watchbell_core::{Cover, Fault, SeriesName, Time, WindowInput, WindowSpec};
 
 use crate::cycle::Unit;
 
@@ -157,13 +157,13 @@ async fn judge(
     next: Next,
     now: Time,
 ) -> Result<Choice, Fault> {
-    let (start, version, mut scope, fixed) = match next {
+    let (start, version, scope) = match next {
         Next::New(start) => {
             // Before the end there is nothing to ask anybody.
             if now < start + spec.length + spec.settle {
                 return Ok(Choice::Idle { next: Some(start + spec.length + spec.settle) });
             }
-            (start, 1, fresh_scope(unit, start).await?, false)
+            (start, 1, Vec::new())
         }
         Next::Known(w) => {
             if let Some(at) = w.next_attempt_at.filter(|at| *at > now) {
@@ -172,68 +172,23 @@ async fn judge(
                 let (end, next) = (Some(w.end), Some(at));
                 return Ok(Choice::Blocked { end, gates: vec![gate], next });
             }
-            // A correction has no scope before its first claim.
-            let fixed = !w.scope.is_empty();
-            let scope = if fixed { w.scope } else { fresh_scope(unit, w.start).await? };
-            (w.start, w.version, scope, fixed)
+            (w.start, w.version, w.scope)
         }
     };
-    loop {
-        let choice = weigh(store, spec, start, version, &scope, now).await?;
-        if fixed || !matches!(choice, Choice::Run(_)) {
-            return Ok(choice);
-        }
-        // The scope was read before the covers, and a commit between the two may have shrunk it: a
-        // key that turned out not to exist is covered by that knowledge. Once both agree, they hold.
-        let again = fresh_scope(unit, start).await?;
-        if again == scope {
-            return Ok(choice);
-        }
-        scope = again;
-    }
-}
-
-async fn fresh_scope(unit: &Unit, start: Time) -> Result<Vec<String>, Fault> {
-    unit.worker.scope(start).await.map_err(Fault::Transient)
-}
-
-/// Whether a window of this scope may run: the facts, and what `core` says of them.
-async fn weigh(
-    store: &dyn Store,
-    spec: &WindowSpec,
-    start: Time,
-    version: i64,
-    scope: &[String],
-    now: Time,
-) -> Result<Choice, Fault> {
-    let mut covers = BTreeMap::new();
-    let mut windows = BTreeMap::new();
     let end = start + spec.length;
-    for input in &spec.inputs {
-        match input {
-            WindowInput::Cover { source, .. } => {
-                covers.insert(source.clone(), store.covers(source).await?);
-            }
-            WindowInput::Window { series } | WindowInput::Settled { series } => {
-                let query = WindowQuery {
-                    series: Some(series.clone()),
-                    from: Some(start - spec.length),
-                    to: Some(end),
-                    limit: 10_000,
-                    ..WindowQuery::default()
-                };
-                let of_series = store.windows(query).await?.into_iter();
-                let of_series = of_series
-                    .map(|w| InputWindow { start: w.start, end: w.end, state: w.state })
-                    .collect();
-                windows.insert(series.clone(), of_series);
-            }
-        }
-    }
-    let facts = InputFacts { scope, covers: &covers, windows: &windows, earlier: None };
+    let (covers, windows) = inputs(store, spec, start).await?;
+    // The keys are read after what is known of them. A commit between the two may add knowledge, and
+    // takes none away: a key that turns out not to exist leaves the scope together with the cover
+    // that says so. So a scope that these facts allow holds at the moment when it was read.
+    let scope = match scope {
+        // A new window has no scope, nor has a correction before its first claim.
+        none if none.is_empty() => unit.worker.scope(start).await.map_err(Fault::Transient)?,
+        fixed => fixed,
+    };
+    let facts = InputFacts { scope: &scope, covers: &covers, windows: &windows, earlier: None };
     Ok(match window::readiness(spec, start, &facts, now) {
         Ok(()) => {
-            let (series, scope) = (spec.series.clone(), scope.to_vec());
+            let series = spec.series.clone();
             Choice::Run(Target::Window { series, start, end, version, scope })
         }
         Err(gates) => {
@@ -245,4 +200,38 @@ async fn weigh(
             Choice::Blocked { end: Some(end), gates, next }
         }
     })
+}
+
+type Covers = BTreeMap<String, BTreeMap<String, Vec<Cover>>>;
+type Windows = BTreeMap<SeriesName, Vec<InputWindow>>;
+
+/// What is known of the inputs of the window that begins at `start`.
+async fn inputs(
+    store: &dyn Store,
+    spec: &WindowSpec,
+    start: Time,
+) -> Result<(Covers, Windows), Fault> {
+    let (mut covers, mut windows) = (Covers::new(), Windows::new());
+    for input in &spec.inputs {
+        match input {
+            WindowInput::Cover { source, .. } => {
+                covers.insert(source.clone(), store.covers(source).await?);
+            }
+            WindowInput::Window { series } | WindowInput::Settled { series } => {
+                let query = WindowQuery {
+                    series: Some(series.clone()),
+                    from: Some(start - spec.length),
+                    to: Some(start + spec.length),
+                    limit: 10_000,
+                    ..WindowQuery::default()
+                };
+                let of_series = store.windows(query).await?.into_iter();
+                let of_series = of_series
+                    .map(|w| InputWindow { start: w.start, end: w.end, state: w.state })
+                    .collect();
+                windows.insert(series.clone(), of_series);
+            }
+        }
+    }
+    Ok((covers, windows))
 }

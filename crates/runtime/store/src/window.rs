@@ -106,11 +106,14 @@ pub(crate) async fn frontier(
     to: Time,
 ) -> Result<Frontier> {
     // An earlier version is final before a later one is opened, so an unfinished row is the newest.
-    // Both in one statement: the answer is of one moment, and costs one round trip.
+    // Both in one statement: the answer is of one moment, and costs one round trip. SQLite has to be
+    // told which index holds the few unfinished ones: the range of instants looks better to it, and
+    // would lead through every window of the series.
     let sql = format!(
         "select w.*, newest.start_at from (select max(start_at) as start_at from ops.windows
             where series = $1 and start_at >= $2 and start_at < $3) newest
-         left join ({COLUMNS} where series = $1 and start_at >= $2 and start_at < $3
+         left join ({COLUMNS} /*sqlite*/ indexed by windows_unfinished /*end*/
+            where series = $1 and start_at >= $2 and start_at < $3
                 and state in ('open', 'ready', 'running', 'failed')
             order by start_at, version desc limit 1) w on 1 = 1"
     );

@@ -443,7 +443,7 @@ impl<'c> Connection<'c> {
     /// Starts to read at one instant. The first read is what fixes it.
     pub(crate) fn begin_read(&mut self) -> Result<(), DbError> {
         self.control("begin")?;
-        self.query(&Cow::Borrowed("select count(*) from sqlite_schema"), &[]).map(drop)
+        self.query(&Cow::Borrowed("select 1 from sqlite_schema limit 1"), &[]).map(drop)
     }
 
     /// Ends what is open, if anything is.

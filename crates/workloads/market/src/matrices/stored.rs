@@ -373,23 +373,46 @@ pub(crate) async fn history(
     limit: i64,
     only: Option<MatrixType>,
 ) -> Result<Vec<PairPoint>, ReadError> {
-    let rows = db
-        .query(
-            "select s.ts_ms, s.coins, r.matrix_type, r.cells
-             from (select series, ts_ms, version, coins from matrices.v_slices
-                   where series = $1 and ts_ms <= $2 order by ts_ms desc limit $3) s
-             join matrices.rows r on r.series = s.series and r.ts_ms = s.ts_ms
-               and r.version = s.version and r.base = $4 and ($5 = '' or r.matrix_type = $5)
-             order by s.ts_ms desc, r.matrix_type",
-            values![series, until, limit, base, only.map_or("", MatrixType::as_str)],
-        )
-        .await?;
+    // What is given is the condition on the type: an index is of no use to one that may be absent.
+    macro_rules! rows {
+        ($of:literal) => {
+            concat!(
+                "select s.ts_ms, s.coins, r.matrix_type, r.cells
+                 from (select series, ts_ms, version, coins from matrices.v_slices
+                       where series = $1 and ts_ms <= $2 order by ts_ms desc limit $3) s
+                 join matrices.rows r on r.series = s.series and r.ts_ms = s.ts_ms
+                   and r.version = s.version and r.base = $4 ",
+                $of,
+                " order by s.ts_ms desc, r.matrix_type"
+            )
+        };
+    }
+    let mut params = values![series, until, limit, base];
+    let rows = match only {
+        Some(of) => {
+            params.push(Value::from(of.as_str()));
+            db.query(rows!("and r.matrix_type = $5"), params).await?
+        }
+        None => db.query(rows!(""), params).await?,
+    };
     let mut points: Vec<PairPoint> = Vec::new();
+    // The coins hardly ever change: the list that was read last, and the quote's place in it.
+    let mut place: Option<(Arc<str>, Option<usize>)> = None;
     for row in &rows {
         let ts = row.time(0)?;
         let Some(of) = MatrixType::parse(row.text(2)?) else { continue };
-        let coins: Vec<String> = document(row, 1, "matrices.slices", "coins", (series, ts))?;
-        let Some(q) = coins.iter().position(|c| c == quote) else { continue };
+        let list = row.shared_text(1)?;
+        let q = match &place {
+            Some((known, q)) if *known == list => *q,
+            _ => {
+                let coins: Vec<String> =
+                    document(row, 1, "matrices.slices", "coins", (series, ts))?;
+                let q = coins.iter().position(|c| c == quote);
+                place = Some((list, q));
+                q
+            }
+        };
+        let Some(q) = q else { continue };
         let cells: Vec<Option<f64>> = document(row, 3, "matrices.rows", "cells", (series, ts))?;
         if points.last().is_none_or(|p| p.ts != ts) {
             points.push(PairPoint { ts, values: BTreeMap::new() });

@@ -103,6 +103,31 @@ pub(crate) async fn last_prices(
     Ok(all.into_iter().map(|(symbol, price, _)| (symbol, price)).collect())
 }
 
+/// The symbols of the newest version of a window, in universe order; none when the window was given up.
+pub(crate) async fn members(
+    db: &Database,
+    label: &str,
+    start: Time,
+) -> Result<Vec<Arc<str>>, DbError> {
+    // From the table with the shortest rows: each symbol's are in another place.
+    let rows = db
+        .query(
+            "select u.symbol, w.version
+             from settings.coin_universe u cross join str_aux.windows w
+             where w.symbol = u.symbol and w.window_label = $1 and w.window_start = $2
+             order by u.sort_order is null, u.sort_order, u.symbol /*pg*/ collate \"C\" /*end*/",
+            values![label, start],
+        )
+        .await?;
+    let mut all = Vec::with_capacity(rows.len());
+    for row in &rows {
+        all.push((row.shared_text(0)?, row.i64(1)?));
+    }
+    let newest = all.iter().map(|(_, version)| *version).max();
+    all.retain(|(_, version)| Some(*version) == newest);
+    Ok(all.into_iter().map(|(symbol, _)| symbol).collect())
+}
+
 /// The fault of a window whose input was given up.
 pub(crate) fn input_abandoned(series: &str, start: Time) -> Fault {
     Fault::permanent(format!(
@@ -146,8 +171,8 @@ impl Worker for MatricesWorker {
     /// The symbols of the window that it follows, in universe order; none when that was given up.
     fn scope<'a>(&'a self, start: Time) -> BoxFuture<'a, Result<Vec<String>, BoxError>> {
         Box::pin(async move {
-            let prices = last_prices(&self.db, &self.length.exact(), start).await?;
-            Ok(prices.into_iter().map(|(symbol, _)| symbol.to_string()).collect())
+            let members = members(&self.db, &self.length.exact(), start).await?;
+            Ok(members.iter().map(ToString::to_string).collect())
         })
     }
 

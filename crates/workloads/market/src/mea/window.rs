@@ -17,7 +17,7 @@ use crate::analytics::hash::{InputsHasher, ResultHasher};
 use crate::matrices;
 use crate::matrices::cells::{MatrixType, USDT};
 use crate::matrices::stored::{self, Stored, leg_names};
-use crate::matrices::window::{follow, input_abandoned, last_prices};
+use crate::matrices::window::{follow, input_abandoned, members};
 use crate::window::{LANE, MAX_ATTEMPTS};
 
 /// The mood while there is none.
@@ -132,8 +132,7 @@ impl MeaWorker {
                 usdt => slice.grid(MatrixType::Benchmark).get(c, usdt?),
             })
             .collect();
-        let symbols = last_prices(&self.db, &label, start).await?;
-        let symbols: Vec<Arc<str>> = symbols.into_iter().map(|(symbol, _)| symbol).collect();
+        let symbols = members(&self.db, &label, start).await?;
         let names = leg_names(&stored::market(&self.db, &symbols).await?);
         let measures = self.measures(&label, start, &names).await?;
         let mood = self.mood(&label, start).await?;

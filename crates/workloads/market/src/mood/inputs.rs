@@ -12,6 +12,7 @@ use super::formula::{MoodId, Params, Share};
 use super::matrix::{MatrixMood, matrix_mood};
 use super::state::{Past, Stable, TIER_SPAN, Tier};
 use crate::analytics::hash::InputsHasher;
+use crate::samples;
 use crate::universe::{Requests, split};
 
 /// One symbol that a mood is made of.
@@ -86,32 +87,38 @@ pub(super) async fn read_shares(
     members: &mut [Member],
 ) -> Result<(), DbError> {
     let mut versions = vec![0; members.len()];
-    for (member, version) in members.iter_mut().zip(&mut versions) {
-        let row = db
-            .query_opt(
-                "select w.version, w.samples, s.delta_gfm_pct, v.vec
-                 from str_aux.windows w
-                 left join str_aux.window_stats s
-                   on s.symbol = w.symbol and s.window_label = w.window_label
-                      and s.window_start = w.window_start and s.version = w.version
-                 left join str_aux.window_vectors v
-                   on v.symbol = w.symbol and v.window_label = w.window_label
-                      and v.window_start = w.window_start and v.version = w.version
-                 where w.symbol = $1 and w.window_label = $2 and w.window_start = $3
-                 order by w.version desc limit 1",
-                values![Arc::clone(&member.symbol), label, start],
-            )
-            .await?;
-        let Some(row) = row else { continue };
-        *version = row.i64(0)?;
+    let symbols: Vec<Arc<str>> = members.iter().map(|m| Arc::clone(&m.symbol)).collect();
+    let rows = db
+        .query(
+            "select /*sqlite*/ m.key /*end*/ /*pg*/ m.key - 1 /*end*/,
+               w.version, w.samples, s.delta_gfm_pct, v.vec
+             from /*sqlite*/ json_each($1) m cross join /*end*/
+             /*pg*/ json_array_elements_text(cast($1 as json)) with ordinality as m(value, key)
+             join /*end*/
+             str_aux.windows w on w.symbol = m.value
+             left join str_aux.window_stats s
+               on s.symbol = w.symbol and s.window_label = w.window_label
+                  and s.window_start = w.window_start and s.version = w.version
+             left join str_aux.window_vectors v
+               on v.symbol = w.symbol and v.window_label = w.window_label
+                  and v.window_start = w.window_start and v.version = w.version
+             where w.window_label = $2 and w.window_start = $3
+             order by m.key, w.version",
+            values![samples::names(&symbols), label, start],
+        )
+        .await?;
+    for row in &rows {
+        let place = row.i64(0)? as usize;
+        let (member, version) = (&mut members[place], &mut versions[place]);
+        *version = row.i64(1)?;
         // Vectors that cannot be read at all are as bad as numbers that are none.
         let vectors =
-            row.opt_text(3)?.map(|vec| serde_json::from_str::<Vectors>(vec).unwrap_or_default());
+            row.opt_text(4)?.map(|vec| serde_json::from_str::<Vectors>(vec).unwrap_or_default());
         member.share = Some(Share {
-            g: row.opt_f64(2)?.map(|pct| pct / 100.0),
+            g: row.opt_f64(3)?.map(|pct| pct / 100.0),
             t: vectors.as_ref().map(|v| v.tendency.frac()),
             v: vectors.as_ref().map(|v| v.swap.frac()),
-            weight: (row.i64(1)? as f64).max(1.0),
+            weight: (row.i64(2)? as f64).max(1.0),
         })
         .filter(|share| share.signals().is_some());
     }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use watchbell_core::{Millis, Time, values};
-use watchbell_db::{Database, DbError, Snapshot};
+use watchbell_db::{Database, DbError};
 
 use super::{BASE, UNLISTED_AFTER};
 
@@ -72,37 +72,41 @@ pub(crate) struct Listings(Vec<Listed>);
 
 impl Listings {
     pub(crate) async fn load(db: &Database) -> Result<Self, DbError> {
-        let snapshot = db.snapshot().await?;
-        let histories = histories(&snapshot).await?;
-        let cursors = snapshot
+        // One statement, so that all of it is of one moment.
+        let rows = db
             .query(
-                "select symbol, wanted_from, covered_from, covered_until from ingest.klines_cursor
-                 where window_label = $1",
-                values![BASE],
-            )
-            .await?;
-        let holes = snapshot
-            .query(
-                "select g.symbol, g.from_at, g.to_at
+                "select 1 as part, symbol, at, enabled, sort_order, id
+                 from settings.universe_changes
+                 union all
+                 select 2, symbol, wanted_from, covered_from, covered_until, 0
+                 from ingest.klines_cursor where window_label = $1
+                 union all
+                 select 3, g.symbol, g.from_at, g.to_at, 0, 0
                  from ingest.kline_gaps g
                  join ingest.klines_cursor c
                    on c.symbol = g.symbol and c.window_label = g.interval_label
                  where g.interval_label = $1 and g.state = 'hole'
                    and (g.to_at - g.from_at >= $2 or g.from_at = c.covered_from)
-                 order by g.symbol, g.from_at",
+                 order by 1, 2, 3, 6",
                 values![BASE, UNLISTED_AFTER],
             )
             .await?;
-        let mut absent: BTreeMap<Arc<str>, Vec<Span>> = BTreeMap::new();
-        for row in &holes {
-            let hole = (Time(row.i64(1)?), Time(row.i64(2)?));
-            absent.entry(row.shared_text(0)?).or_default().push(hole);
-        }
+        let mut histories: BTreeMap<Arc<str>, Vec<Membership>> = BTreeMap::new();
         let mut known = BTreeMap::new();
-        for row in &cursors {
-            let wanted = Time(row.i64(1)?);
-            let from = row.opt_i64(2)?.map_or(wanted, |from| wanted.min(Time(from)));
-            known.insert(row.shared_text(0)?, (from, row.opt_i64(3)?.map(Time)));
+        let mut absent: BTreeMap<Arc<str>, Vec<Span>> = BTreeMap::new();
+        for row in &rows {
+            let (symbol, at) = (row.shared_text(1)?, row.time(2)?);
+            match row.i64(0)? {
+                1 => {
+                    let (enabled, order) = (row.bool(3)?, row.opt_i64(4)?);
+                    histories.entry(symbol).or_default().push(Membership { at, enabled, order });
+                }
+                2 => {
+                    let from = row.opt_time(3)?.map_or(at, |from| at.min(from));
+                    known.insert(symbol, (from, row.opt_time(4)?));
+                }
+                _ => absent.entry(symbol).or_default().push((at, row.time(3)?)),
+            }
         }
         let all = histories.into_iter().filter_map(|(symbol, history)| {
             let (from, until) = *known.get(&symbol)?;
@@ -197,22 +201,6 @@ pub(crate) async fn tracked(db: &Database, lengths: &[Millis]) -> Result<Vec<Tra
         all.push(Tracked { symbol: row.shared_text(0)?, until: Some(until.unwrap_or(disabled)) });
     }
     Ok(all)
-}
-
-async fn histories(snapshot: &Snapshot) -> Result<BTreeMap<Arc<str>, Vec<Membership>>, DbError> {
-    let rows = snapshot
-        .query(
-            "select symbol, at, enabled, sort_order from settings.universe_changes
-             order by symbol, at, id",
-            Vec::new(),
-        )
-        .await?;
-    let mut histories: BTreeMap<Arc<str>, Vec<Membership>> = BTreeMap::new();
-    for row in &rows {
-        let change = Membership { at: row.time(1)?, enabled: row.bool(2)?, order: row.opt_i64(3)? };
-        histories.entry(row.shared_text(0)?).or_default().push(change);
-    }
-    Ok(histories)
 }
 
 /// Everything from `from` on, less the silences that the venue has confirmed. What is not known yet

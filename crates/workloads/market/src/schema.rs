@@ -21,5 +21,7 @@ pub const LINE: Line = Line {
         Migration { number: 5, name: "cin", sql: include_str!("migrations/0005_cin.sql") },
         Migration { number: 6, name: "streams", sql: include_str!("migrations/0006_streams.sql") },
         Migration { number: 7, name: "ops", sql: include_str!("migrations/0007_ops.sql") },
+        Migration { number: 8, name: "newest", sql: include_str!("migrations/0008_newest.sql") },
+        Migration { number: 9, name: "rowids", sql: include_str!("migrations/0009_rowids.sql") },
     ],
 };

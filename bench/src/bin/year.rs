@@ -1,9 +1,15 @@
 //! A year of candles of many symbols, from stored rows to windows, matrices, allocation and mood, all
-//! through a node with fenced commits; and the same work in numpy.
+//! through a node with fenced commits.
+//!
+//! Beside it the same half-hours in numpy, and by our own functions alone: both read the candles from
+//! the store, compute windows, mood and matrices on one core, and write nothing. What the functions
+//! alone compute is compared with what the node stored.
 //!
 //! Several sizes show what the cost grows with: windows with symbols, matrices with the square of the
 //! coins.
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -14,10 +20,14 @@ use clap::Parser;
 use watchbell_bench::candles::{Loader, MINUTE, PAGE, Walk, YEAR_START, page_commit, session};
 use watchbell_bench::{Table, Usage, grouped, machine, progress};
 use watchbell_clock::{Clock, Stopwatch};
-use watchbell_core::{Millis, Trigger, WorkerName};
+use watchbell_core::{Frac, Millis, Time, Trigger, WorkerName, values};
 use watchbell_db::{Database, Options as FileOptions, Synchronous};
 use watchbell_engine::{Node, Options};
 use watchbell_market::CallLog;
+use watchbell_market::analytics::{Scratch, WindowInput, compute_window};
+use watchbell_market::matrices::cells::{Inputs, Market, MatrixType, Previous, Slice, USDT};
+use watchbell_market::mood::state::judge;
+use watchbell_market::mood::{Params, Share};
 use watchbell_store::SqlStore;
 use watchbell_venues::binance::{BinanceClient, Config as VenueConfig};
 
@@ -43,7 +53,7 @@ struct Args {
     /// Days of the last size alone: the year
     #[arg(long, default_value_t = 365)]
     year: usize,
-    /// Half-hours that numpy computes, at each size
+    /// Half-hours that numpy and our functions alone compute, at each size
     #[arg(long, default_value_t = 48)]
     python: usize,
     /// The market's seed
@@ -121,7 +131,7 @@ async fn run(path: &Path, symbols: usize, days: usize, seed: u64) -> anyhow::Res
     let node = Node::start(store, clock.clone(), session(clock.now()), workers, options).await?;
     let (mut windows, mut idle) = (0, 0);
     while windows < expected {
-        clock.sleep(Millis(100)).await;
+        clock.sleep(Millis(250)).await;
         let sql = "select count(*), sum(state = 'abandoned') from ops.windows
             where state in ('complete', 'abandoned')";
         let row = db.query_one(sql, Vec::new()).await?;
@@ -129,7 +139,7 @@ async fn run(path: &Path, symbols: usize, days: usize, seed: u64) -> anyhow::Res
         let now = row.i64(0)?.unsigned_abs();
         idle = if now == windows { idle + 1 } else { 0 };
         windows = now;
-        if idle > 600 {
+        if idle > 240 {
             for view in node.handle().view().await {
                 progress(&format!("{}: {} {:?}", view.worker, view.state, view.gate));
             }
@@ -142,6 +152,186 @@ async fn run(path: &Path, symbols: usize, days: usize, seed: u64) -> anyhow::Res
     let bytes = db.describe().await?.bytes;
     db.close().await?;
     Ok(Ran { windows, load, took, commits, bytes, peak_kib: Usage::own()?.peak_kib })
+}
+
+/// The half-hour, and the day.
+const HALF: Millis = Millis::from_mins(30);
+const DAY: Millis = Millis::from_days(1);
+/// Symbols that a mood is made of.
+const MOOD_SYMBOLS: usize = 12;
+
+/// One symbol's candles within a window: times and prices of their closes, and weights.
+type Candles = (Vec<Time>, Vec<f64>, Vec<f64>);
+
+/// What the functions alone came to, to be compared with what is stored.
+struct Half {
+    start: Time,
+    coeff: f64,
+    gfm: Vec<f64>,
+}
+
+/// Our functions and what they read from.
+struct Alone {
+    db: Database,
+    names: Vec<Arc<str>>,
+    /// The same as the JSON that a query takes.
+    list: String,
+    market: Market,
+    scratch: Scratch,
+    before: Option<Slice>,
+}
+
+impl Alone {
+    fn open(path: &Path, symbols: usize) -> anyhow::Result<Self> {
+        let db = Database::open(&FileOptions { read_only: true, ..FileOptions::new(path) })?;
+        let names: Vec<Arc<str>> = (0..symbols).map(|i| Arc::from(name(i))).collect();
+        let market = Market::new(names.iter().map(|symbol| {
+            let base = symbol.strip_suffix(USDT).unwrap_or(symbol);
+            (Arc::clone(symbol), Arc::from(base), Arc::from(USDT))
+        }));
+        let list = serde_json::to_string(&names)?;
+        Ok(Self { db, names, list, market, scratch: Scratch::default(), before: None })
+    }
+
+    /// The closes of all symbols that `condition` selects, by the place of the symbol.
+    async fn closes(
+        &self,
+        sql: &'static str,
+        (a, b): (Time, Time),
+    ) -> anyhow::Result<BTreeMap<(usize, Time), f64>> {
+        let found = self.db.scan(
+            sql,
+            values![self.list.as_str(), a, b],
+            BTreeMap::new(),
+            |found: &mut BTreeMap<_, _>, row| {
+                found.insert((row.i64(0)? as usize, row.time(1)?), row.f64(2)?);
+                Ok(ControlFlow::Continue(()))
+            },
+        );
+        Ok(found.await?)
+    }
+
+    /// One half-hour: windows, mood, matrices.
+    async fn half(&mut self, start: Time) -> anyhow::Result<Half> {
+        let (end, n) = (start + HALF, self.names.len());
+        let all: Vec<Candles> = vec![Candles::default(); n];
+        let candles = self.db.scan(
+            "select s.key, k.open_time, k.close, k.volume
+             from json_each($1) s cross join ingest.kline_raw k
+             where k.symbol = s.value and k.interval_label = '1m'
+               and k.open_time >= $2 and k.open_time < $3",
+            values![self.list.as_str(), start, end],
+            all,
+            |all, row| {
+                let (times, prices, weights) = &mut all[row.i64(0)? as usize];
+                let volume = row.f64(3)?;
+                times.push(row.time(1)? + MINUTE);
+                prices.push(row.f64(2)?);
+                weights.push(if volume > 0.0 { volume } else { 1.0 });
+                Ok(ControlFlow::Continue(()))
+            },
+        );
+        let candles = candles.await?;
+        let (mut shares, mut prices, mut gfm) = (Vec::new(), Vec::new(), Vec::new());
+        for (symbol, (times, closes, weights)) in self.names.iter().zip(&candles) {
+            let input = WindowInput::new(closes, times, weights)?;
+            let computed = compute_window(&input, &mut self.scratch);
+            prices.push(closes.last().copied());
+            gfm.push(computed.stats.gfm);
+            let share = Share {
+                g: Some(computed.stats.delta_gfm_pct.0 / 100.0),
+                t: Some(computed.vectors.tendency.score / 100.0),
+                v: Some(computed.vectors.swap.score / 100.0),
+                weight: computed.samples.max(1) as f64,
+            };
+            shares.push((Arc::clone(symbol), Some(share)));
+        }
+        shares.truncate(MOOD_SYMBOLS);
+        let mood = judge(&shares, &Params::default());
+        let (_, mood) = mood.map_err(|why| anyhow::anyhow!("a window has no mood: {why:?}"))?;
+
+        let (last, first) = (end - MINUTE, end - MINUTE - DAY);
+        let day = self.closes(
+            "select s.key, k.open_time, k.close from json_each($1) s cross join ingest.kline_raw k
+             where k.symbol = s.value and k.interval_label = '1m' and k.open_time in ($2, $3)",
+            (last, first),
+        );
+        let day = day.await?;
+        let opening = self.closes(
+            "select s.key, min(k.open_time), k.close
+             from json_each($1) s cross join ingest.kline_raw k
+             where k.symbol = s.value and k.interval_label = '1m' and k.open_time = (
+               select min(m.open_time) from ingest.kline_raw m
+               where m.symbol = s.value and m.interval_label = '1m'
+                 and m.open_time >= $2 and m.open_time < $3)
+             group by s.key",
+            (start.floor(DAY), last + Millis(1)),
+        );
+        let opening = opening.await?;
+        let mut openings = vec![None; n];
+        for ((place, _), close) in opening {
+            openings[place] = Some(close);
+        }
+        let change = |i| Some(Frac(day.get(&(i, last))? / day.get(&(i, first))? - 1.0));
+        let changes: Vec<_> = (0..n).map(change).collect();
+        let previous = self.before.take().map(|slice| Previous {
+            benchmark: slice.grid(MatrixType::Benchmark).clone(),
+            id_pct: slice.grid(MatrixType::IdPct).clone(),
+        });
+        self.before = Some(Slice::compute(&Inputs {
+            market: &self.market,
+            prices: &prices,
+            changes: &changes,
+            openings: &openings,
+            previous: previous.as_ref(),
+        }));
+        Ok(Half { start, coeff: mood.coeff, gfm })
+    }
+
+    /// Whether the node came to the same.
+    async fn compare(&self, halves: &[Half]) -> anyhow::Result<()> {
+        for half in halves {
+            let mood = "select coeff from mea_dynamics.moods
+                where window_label = '30m' and window_start = $1 and is_fallback = 0";
+            let row = self.db.query_one(mood, values![half.start]).await?;
+            anyhow::ensure!(row.f64(0)? == half.coeff, "another mood at {}", half.start);
+            for (symbol, gfm) in self.names.iter().zip(&half.gfm) {
+                let stats = "select gfm from str_aux.window_stats
+                    where symbol = $1 and window_label = '30m' and window_start = $2";
+                let row = self.db.query_one(stats, values![Arc::clone(symbol), half.start]).await?;
+                anyhow::ensure!(row.f64(0)? == *gfm, "another mode of {symbol} at {}", half.start);
+            }
+        }
+        let (Some(slice), Some(half)) = (&self.before, halves.last()) else { return Ok(()) };
+        let cells = "select matrix_type, base, cells from matrices.rows
+            where series = '30m' and ts_ms = $1";
+        for row in self.db.query(cells, values![half.start + HALF]).await? {
+            let of = MatrixType::parse(row.text(0)?).context("a matrix of an unknown type")?;
+            let base = self.market.find(row.text(1)?).context("a coin that is not ours")?;
+            let stored: Vec<Option<f64>> = serde_json::from_str(row.text(2)?)?;
+            let ours = (0..stored.len()).map(|q| slice.grid(of).get(base, q));
+            anyhow::ensure!(ours.eq(stored.iter().copied()), "another row of {}", of.as_str());
+        }
+        Ok(())
+    }
+}
+
+/// Seconds for a half-hour of all symbols by our functions alone.
+async fn alone(path: &Path, symbols: usize, halves: usize) -> anyhow::Result<f64> {
+    let mut ours = Alone::open(path, symbols)?;
+    let newest = "select window_start from str_aux.windows
+        where symbol = $1 and window_label = '30m' order by window_start desc limit $2";
+    let rows = ours.db.query(newest, values![name(0), halves as i64]).await?;
+    let starts: Vec<Time> = rows.iter().rev().map(|row| row.time(0)).collect::<Result<_, _>>()?;
+    let watch = Stopwatch::start();
+    let mut computed = Vec::with_capacity(starts.len());
+    for start in &starts {
+        computed.push(ours.half(*start).await?);
+    }
+    let took = watch.elapsed();
+    ours.compare(&computed).await?;
+    ours.db.close().await?;
+    Ok(took.as_secs_f64() / starts.len() as f64)
 }
 
 /// Seconds for a half-hour of all symbols in numpy.
@@ -175,8 +365,8 @@ fn main() -> anyhow::Result<()> {
          mood of each half-hour"
             .to_owned(),
         &[
-            "symbols", "days", "load s", "compute s", "windows/s", "ms a half-hour", "cells/s",
-            "numpy ms", "of numpy", "GB",
+            "symbols", "days", "load s", "compute s", "windows/s", "cells/s", "node ms", "alone ms",
+            "numpy ms", "alone", "node", "GB",
         ],
     );
     for (symbols, days) in sizes {
@@ -186,6 +376,7 @@ fn main() -> anyhow::Result<()> {
         let ran = runtime.block_on(run(&path, symbols, days, args.seed))?;
         let halves = (days * 48) as f64;
         let each = ran.took.as_secs_f64() / halves;
+        let alone = runtime.block_on(alone(&path, symbols, args.python))?;
         let numpy = if args.no_python { None } else { Some(numpy(&path, &args)?) };
         let cells = halves * 7.0 * ((symbols + 1) * symbols) as f64;
         table.row([
@@ -194,10 +385,12 @@ fn main() -> anyhow::Result<()> {
             &format!("{:.1}", ran.load.as_secs_f64()),
             &format!("{:.1}", ran.took.as_secs_f64()),
             &grouped(ran.windows as f64 / ran.took.as_secs_f64()),
-            &format!("{:.2}", 1e3 * each),
             &grouped(cells / ran.took.as_secs_f64()),
+            &format!("{:.2}", 1e3 * each),
+            &format!("{:.2}", 1e3 * alone),
             &numpy.map_or_else(String::new, |s| format!("{:.1}", 1e3 * s)),
-            &numpy.map_or_else(String::new, |s| format!("{:.0} x", s / each)),
+            &numpy.map_or_else(String::new, |s| format!("{:.1} x", s / alone)),
+            &numpy.map_or_else(String::new, |s| format!("{:.1} x", s / each)),
             &format!("{:.2}", ran.bytes as f64 / 1e9),
         ]);
         progress(&format!(
@@ -207,13 +400,15 @@ fn main() -> anyhow::Result<()> {
             ran.peak_kib / 1024
         ));
     }
+    table.note("ms: of a half-hour; the last columns are those of numpy by ours");
     table.note(
-        "ours: claims, reads, statistics, hashes, fenced commits, synchronous full; 6 series",
+        "node: 6 series with claims, reads, statistics, hashes, fenced commits, synchronous full",
     );
     table.note(
-        "numpy: one core, reads and computes the half-hours alone (windows, matrices, mood), and \
-                writes nothing",
+        "alone: our functions on one core; they read and compute the half-hours (windows, matrices, \
+         mood), write nothing, and came to what the node stored",
     );
+    table.note("numpy: the same on one core, and writes nothing either");
     table.note(machine());
     Ok(table.print()?)
 }

@@ -130,7 +130,7 @@ async fn run_at(args: &RunArgs, place: &Place, out: &mut Out) -> Result<(RunRepo
     if let Some(cycle) = &report.cycle {
         let runs = view::runs(place.db(), Some(args.name.as_str()), 1).await;
         let newest = runs.map_err(|e| trouble(&e))?.pop();
-        let newest = newest.filter(|run| run.started_at == cycle.started_at);
+        let newest = newest.filter(|run| run.cycle == cycle.id.0);
         let files = report.summary["files"].as_array().into_iter().flatten();
         if let Some(directory) = newest.and_then(|run| run.artifact) {
             let files = files.filter_map(Value::as_str);

@@ -16,6 +16,8 @@ pub use crate::run::tables::{StoredRegime, newest_regime};
 pub struct Run {
     /// The job.
     pub job: String,
+    /// Its cycle.
+    pub cycle: i64,
     /// When it started.
     pub started_at: Time,
     /// From its start to its verdict.
@@ -38,7 +40,7 @@ pub struct Run {
 /// When the database fails.
 pub async fn runs(db: &Database, job: Option<&str>, limit: u32) -> Result<Vec<Run>, DbError> {
     let sql = "select r.job, r.started_at, r.finished_at, r.regime, r.scanned, r.passed, a.path,
-            r.header
+            r.header, r.cycle
         from scan.runs r
         left join ops.artifacts a on a.cycle = r.cycle and a.name <> 'schemas'
         where $1 = '' or r.job = $1
@@ -56,6 +58,7 @@ pub async fn runs(db: &Database, job: Option<&str>, limit: u32) -> Result<Vec<Ru
                 passed: row.i64(5)?,
                 artifact: row.opt_text(6)?.map(str::to_owned),
                 header: row.json(7)?,
+                cycle: row.i64(8)?,
             })
         })
         .collect()

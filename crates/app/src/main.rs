@@ -84,7 +84,7 @@ async fn dispatch(cli: Cli, out: &mut Out) -> Result<Exit, ControlError> {
         }
         Task::Config(command) => configuration(&command, &global, out),
         Task::VenueSim(args) => venue_sim(&args, &global, out).await,
-        Task::Ask(ask) => asked(&ask, &global, out).await,
+        Task::Ask(ask) => Box::pin(asked(&ask, &global, out)).await,
         Task::More(own::Own::Market(own)) => {
             market::run(&own, configured(&global)?, &global, out).await
         }
@@ -230,7 +230,7 @@ async fn asked(ask: &Ask, global: &Global, out: &mut Out) -> Result<Exit, Contro
     if let Ask::Schedule(ask) = ask
         && scan::schedule::is_ours(ask, &config)
     {
-        return scan::schedule::run(ask, config, out).await;
+        return Box::pin(scan::schedule::run(ask, config, out)).await;
     }
     if let Some(node) = discovery::connect(&config.data_dir, PROBE).await {
         return carry_out(ask, &node, out).await;

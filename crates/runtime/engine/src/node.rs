@@ -1,6 +1,7 @@
 //! A node: workers under supervision on one store, and the handle by which it is steered.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -407,7 +408,10 @@ pub async fn run_once(
     let id = session.id.clone();
     let runner = Arc::new(Runner::new(Arc::clone(&store), clock.clone(), id, options, effects));
     let intent = window.map_or(Intent::Manual, |start| Intent::Window { start });
-    let report = runner.attempt(unit, intent, signals).await;
+    let report = tokio::select! {
+        report = runner.attempt(unit, intent, Arc::clone(&signals)) => report,
+        never = keep_lease(&runner, unit, &signals) => match never {},
+    };
     store.close_session(&session.id, "run once", clock.now()).await?;
     // Nodes that run elsewhere may wait for what it changed.
     let mut changed = Effects { leases: true, ..Effects::default() };
@@ -419,6 +423,31 @@ pub async fn run_once(
     }
     store.tell(&changed);
     Ok(report)
+}
+
+/// Extends the lease of a cycle that no supervisor looks after, until it is dropped. A cycle that has
+/// lost it is asked to stop, for nothing of it could be published.
+async fn keep_lease(runner: &Runner, unit: &Unit, signals: &Signals) -> Infallible {
+    let worker = &unit.def.name;
+    // What a queue's consumer holds are jobs, and it looks after those itself.
+    let of_jobs = matches!(unit.def.trigger, Trigger::Queue(_));
+    let holds = || !of_jobs && signals.grant().is_some() && !signals.is_ending();
+    loop {
+        runner.clock.sleep(runner.options.lease_renew).await;
+        if !holds() {
+            continue;
+        }
+        let asked = runner.clock.now();
+        match runner.store.renew(&runner.session, runner.options.lease_ttl, asked).await {
+            Ok(kept) if kept.contains(worker) => signals.trust(runner.trust(asked)),
+            Ok(_) if holds() => {
+                tracing::warn!(worker.name = %worker, "{worker} lost its lease: asked to stop");
+                signals.cancel();
+            }
+            Ok(_) => {}
+            Err(e) => tracing::warn!("cannot renew leases: {}", watchbell_core::chain(&e)),
+        }
+    }
 }
 
 /// Runs one cycle without a supervisor and without writing.

@@ -105,3 +105,24 @@ async fn run_once_takes_the_same_path_without_a_node() {
     assert_eq!(w.notes().await, ["a manual"]);
     assert_eq!(w.last_session().await.0, "run once");
 }
+
+#[tokio::test]
+async fn a_long_cycle_without_a_node_keeps_its_lease() {
+    let w = World::new().await;
+    let a = w.worker("a", every(3_600));
+    a.script([Act::held()]);
+    let unit = std::sync::Arc::new(Unit::new(a.define(), a.clone() as _));
+    let store: std::sync::Arc<dyn Store> = std::sync::Arc::clone(&w.store) as _;
+    let options = w.options.borrow().clone();
+    let session = session("cli", w.clock.now());
+    let clock = w.clock.clone();
+    let running = tokio::spawn(async move {
+        run_once(store, clock, session, &unit, None, std::sync::Arc::default(), &options).await
+    });
+    // Three times as long as a lease lasts.
+    w.run_to(100).await;
+    a.release();
+    let Report::Ran(ran) = running.await.unwrap().unwrap() else { panic!("it runs") };
+    assert_eq!(ran.error, None);
+    assert_eq!(w.notes().await, ["a manual"]);
+}

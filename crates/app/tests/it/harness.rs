@@ -121,12 +121,18 @@ impl Running {
 
     /// As [`wait_for`](Self::wait_for), for several texts one after the other; returns the last line.
     pub(crate) fn wait_for_all(&mut self, texts: &[&str]) -> String {
+        self.wait_through(texts, |_| ())
+    }
+
+    /// As [`wait_for_all`](Self::wait_for_all); `heard` is told the place of each text as it comes.
+    pub(crate) fn wait_through(&mut self, texts: &[&str], heard: impl Fn(usize)) -> String {
         let err = self.0.stderr.take().expect("its error stream is ours");
         let mut lines = BufReader::new(err).lines();
         let (mut seen, mut found) = (Vec::new(), 0);
         for line in &mut lines {
             let line = line.expect("it prints text");
             if line.contains(texts[found]) {
+                heard(found);
                 found += 1;
                 if found == texts.len() {
                     // The rest is read on by a thread, so that the process never waits for us.

@@ -201,12 +201,16 @@ fn a_server_that_goes_away_is_waited_for() {
     server.stop_fast();
     let home = Home::configured(&team.yaml);
     let mut up = home.spawn(["up", "--http-port", "0"]);
+    let (tell, told) = std::sync::mpsc::channel();
     let watcher = std::thread::spawn(move || {
-        let said = up.wait_for_all(&["trying again in", "watchbell is up"]);
+        let texts = ["trying again in", "watchbell is up"];
+        let said = up.wait_through(&texts, |place| tell.send(place).expect("somebody listens"));
         (up, said)
     });
     let asked = team.observer.run(["status"]);
     assert_eq!(asked.code(), 5, "a command does not wait: {asked:?}");
+    // It has met the server that is away before that one comes back.
+    assert_eq!(told.recv().expect("it tries"), 0);
     server.start_again();
     let (up, said) = watcher.join().expect("it comes up");
     assert!(said.contains(&format!("127.0.0.1:{}", server.port())), "{said}");

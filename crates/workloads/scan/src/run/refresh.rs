@@ -1,5 +1,7 @@
 //! The regime, from the benchmark's hours and everybody's days.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 use watchbell_core::{Cycle, Done, Fault, Millis};
 use watchbell_venues::native::Interval;
@@ -85,10 +87,8 @@ impl ScanWorker {
         );
         let now = shared.clock.now();
         let in_use = RegimeInUse::at(Some(&(&regime).into()), now);
-        let header = json!({
-            "regime": in_use.headline(now),
-            "at": now,
-        });
+        let source = format!("{primary}-spot");
+        let header = self.header(&feed, &BTreeSet::from([source.as_str()]), &in_use.headline(now));
         tables::put_run(
             &mut commit,
             &RunRow {

@@ -3,7 +3,7 @@
 //! Books come last (section 4.3): the first pass over all symbols decides who may enter, and the books
 //! of those are read once more, right before the verdict.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -100,7 +100,12 @@ impl ScanWorker {
 
         stages.begin(Stage::Write, self.files().join(", "));
         let health = self.health();
-        let header = self.header(&feed, &outcome, &regime, &health);
+        let sources = outcome
+            .explanations
+            .iter()
+            .flat_map(|e| e.sources.iter().map(String::as_str))
+            .collect();
+        let header = self.header(&feed, &sources, &regime.headline(outcome.decided_at));
         let meta = Meta {
             config_hash: sha256(&serde_json::to_string(&settings)?),
             universe_hash,
@@ -241,38 +246,27 @@ impl ScanWorker {
     }
 
     /// What stands above a run: only what was measured.
-    fn header(
-        &self,
-        feed: &Feed<'_>,
-        outcome: &Outcome,
-        regime: &RegimeInUse,
-        health: &BTreeMap<Venue, VenueHealth>,
-    ) -> Value {
-        let latencies = feed.latencies();
+    pub(super) fn header(&self, feed: &Feed<'_>, sources: &BTreeSet<&str>, regime: &str) -> Value {
+        let (latencies, health) = (feed.latencies(), self.health());
         let all: Vec<Millis> = latencies.values().flatten().copied().collect();
         let mean =
             (!all.is_empty()).then(|| all.iter().map(|l| l.0).sum::<i64>() / all.len() as i64);
-        let venues: Vec<Value> = self
-            .job
-            .venues
-            .iter()
+        // Who was not asked is not judged.
+        let asked =
+            self.job.venues.iter().filter(|v| health.get(v).is_some_and(|h| h.requests > 0));
+        let venues: Vec<Value> = asked
             .map(|v| {
                 let middle = latencies.get(v).and_then(|l| l.get(l.len() / 2));
                 let word = health.get(v).map(|h| health_of(h).as_str());
                 json!({ "venue": v, "health": word, "latency_ms": middle.map(|m| m.0) })
             })
             .collect();
-        let sources: std::collections::BTreeSet<&str> = outcome
-            .explanations
-            .iter()
-            .flat_map(|e| e.sources.iter().map(String::as_str))
-            .collect();
         json!({
-            "regime": regime.headline(outcome.decided_at),
+            "regime": regime,
             "venues": venues,
             "latency_ms": mean,
             "sources": sources,
-            "at": outcome.decided_at,
+            "at": self.shared.clock.now(),
         })
     }
 

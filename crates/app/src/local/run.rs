@@ -10,7 +10,7 @@ use watchbell_core::lifecycle::Desired;
 use watchbell_core::port::{CycleRecord, Outcome, Store};
 use watchbell_core::{Definition, Fault, SessionId, Time, Trigger, WorkerName, chain};
 use watchbell_engine::{
-    Handle, Options, Ran, Rehearsal, Report, Signals, Unit, rehearse_once, run_once,
+    Artifacts, Handle, Options, Ran, Rehearsal, Report, Signals, Unit, rehearse_once, run_once,
 };
 
 use super::LocalControl;
@@ -149,6 +149,16 @@ impl LocalControl {
         if self.options.exclusive {
             // A node that was killed leaves leases; nobody else can hold one now.
             self.store.recover(&session.id, true, now).await?;
+            // And files that no record names, where it died between their move and its commit.
+            let known = self.store.artifacts(u32::MAX).await?;
+            let found = Artifacts::new(&self.options.artifacts).reconcile(&known);
+            found.map_err(|e| {
+                ControlError::unavailable(format!(
+                    "cannot look through the artifacts in {}",
+                    self.options.artifacts.display()
+                ))
+                .because(&e)
+            })?;
         }
         let (store, clock) = (Arc::clone(&self.store), self.clock.clone());
         let signals = Arc::<Signals>::default();

@@ -9,7 +9,7 @@ use watchbell_clock::Clock;
 use watchbell_core::graph::nearest;
 use watchbell_core::port::Outcome;
 use watchbell_core::{Millis, Time};
-use watchbell_scan::config::Job;
+use watchbell_scan::config::{Job, Kind};
 use watchbell_scan::view;
 
 use super::print;
@@ -253,7 +253,8 @@ async fn look(
             state: record.map_or_else(|| "-".to_owned(), |w| w.record.state.as_str().to_owned()),
             last_run: run.map(|r| r.started_at),
             took: run.map(|r| r.took),
-            passed: run.map(|r| (r.passed, r.scanned)),
+            // Nobody passes a regime.
+            passed: run.filter(|_| job.kind != Kind::Regime).map(|r| (r.passed, r.scanned)),
             runs: record.map_or(0, |w| w.record.total_runs),
             errors: record.map_or(0, |w| w.record.consecutive_errors),
             next_run: due.filter(|_| enabled).and_then(|l| l.next_due.first().copied()),

@@ -49,6 +49,30 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// Reads an answer of at most `most` bytes to its end; `words` says what an error of the HTTP
+    /// library tells, which may quote an address that nobody else should see.
+    ///
+    /// # Errors
+    /// What happened, in one line.
+    pub(crate) async fn read(
+        mut response: reqwest::Response,
+        most: usize,
+        words: impl Fn(reqwest::Error) -> String,
+    ) -> Result<Self, String> {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let mut body = Vec::new();
+        loop {
+            let chunk = response.chunk().await.map_err(|e| {
+                format!("the answer broke off after {} bytes: {}", body.len(), words(e))
+            })?;
+            let Some(chunk) = chunk else { return Ok(Self { status, headers, body }) };
+            if body.len() + chunk.len() > most {
+                return Err(format!("the answer is longer than {most} bytes"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+    }
+
     fn text(&self, header: &str) -> Option<&str> {
         self.headers.get(header)?.to_str().ok().map(str::trim)
     }
@@ -107,20 +131,8 @@ impl Connections {
                 self.client.get_or_init(|| new)
             }
         };
-        let mut response = client.get(url).send().await.map_err(|e| chain(&e))?;
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let mut body = Vec::new();
-        loop {
-            let chunk = response.chunk().await.map_err(|e| {
-                format!("the answer broke off after {} bytes: {}", body.len(), chain(&e))
-            })?;
-            let Some(chunk) = chunk else { break };
-            if body.len() + chunk.len() > most {
-                return Err(format!("the answer is longer than {most} bytes"));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Answer { status, headers, body })
+        let response = client.get(url).send().await.map_err(|e| chain(&e))?;
+        Answer::read(response, most, |e| chain(&e)).await
     }
 }
 

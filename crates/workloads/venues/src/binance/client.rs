@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use reqwest::header::HeaderMap;
 use watchbell_clock::{Clock, Stopwatch};
 use watchbell_core::{Millis, Time};
 
@@ -19,6 +17,7 @@ use super::error::{Call, Class, VenueError, Verdict, banned_until, judge};
 use super::limiter::{Limiter, Priority, Shares, Stop};
 use super::signed::{self, Credentials};
 use super::wire::{ErrorBody, cut};
+use crate::http::Answer;
 
 /// Waits where the venue does not say how long.
 const DEFAULT_RETRY_AFTER: Millis = Millis::from_secs(60);
@@ -208,20 +207,9 @@ impl Request {
     }
 }
 
-/// One answer of the venue, read to its end.
-struct Answer {
-    status: u16,
-    headers: HeaderMap,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn number(&self, header: &str) -> Option<i64> {
-        self.headers.get(header)?.to_str().ok()?.trim().parse().ok()
-    }
-    fn used_weight(&self) -> Option<i64> {
-        self.number("x-mbx-used-weight-1m").or_else(|| self.number("x-mbx-used-weight"))
-    }
+/// The weight that the venue has counted in this minute, as its answer says.
+fn used_weight(answer: &Answer) -> Option<i64> {
+    answer.number("x-mbx-used-weight-1m").or_else(|| answer.number("x-mbx-used-weight"))
 }
 
 impl BinanceClient {
@@ -337,7 +325,7 @@ impl BinanceClient {
                 Err(elapsed) => Err(elapsed.to_string()),
             };
             let latency = watch.millis();
-            let used_weight = answer.as_ref().ok().and_then(Answer::used_weight);
+            let used_weight = answer.as_ref().ok().and_then(used_weight);
             permit.settle(used_weight);
 
             let http_status = answer.as_ref().ok().map(|a| a.status);
@@ -407,19 +395,7 @@ impl BinanceClient {
             }
             None => s.http()?.get(url).send().await.map_err(text)?,
         };
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let mut body = Vec::new();
-        let mut chunks = response.bytes_stream();
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|e| {
-                format!("the answer broke off after {} bytes: {}", body.len(), text(e))
-            })?;
-            if body.len() + chunk.len() > s.config.max_body {
-                return Err(format!("the answer is longer than {} bytes", s.config.max_body));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Answer { status, headers, body })
+        Answer::read(response, s.config.max_body, text).await
     }
 
     /// Turns an answer into rows, or into the error that it is.

@@ -87,41 +87,6 @@ impl Kind {
             Self::Regime => "regime.refresh",
         }
     }
-
-    /// What a job of this type has where its file is silent (section 9.1).
-    #[must_use]
-    pub fn defaults(self) -> Defaults {
-        let all = vec![Venue::Kraken, Venue::Okx, Venue::Coinbase];
-        match self {
-            Self::Hot => Defaults {
-                description: "Hot momentum + premove scan for top-30 ADV universe",
-                universe: Ranks::Top(Ranks::HOT),
-                venues: all,
-                max_sample: 30,
-                ttl: Millis::from_secs(300),
-                top_n: 20,
-                premove: true,
-            },
-            Self::Warm => Defaults {
-                description: "Warm scan for remaining universe with cached sources",
-                universe: Ranks::Remaining,
-                venues: vec![Venue::Kraken],
-                max_sample: 100,
-                ttl: Millis::from_secs(1_800),
-                top_n: 50,
-                premove: false,
-            },
-            Self::Regime => Defaults {
-                description: "Refresh market regime detection",
-                universe: Ranks::All,
-                venues: all,
-                max_sample: 200,
-                ttl: Millis::from_secs(3_600),
-                top_n: 100,
-                premove: false,
-            },
-        }
-    }
 }
 
 impl FromStr for Kind {
@@ -130,25 +95,6 @@ impl FromStr for Kind {
     fn from_str(text: &str) -> Result<Self, ()> {
         Self::ALL.into_iter().find(|k| k.as_str() == text).ok_or(())
     }
-}
-
-/// What a job has where its file is silent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Defaults {
-    /// What it is for.
-    pub description: &'static str,
-    /// Which symbols.
-    pub universe: Ranks,
-    /// Which exchanges, the primary one first.
-    pub venues: Vec<Venue>,
-    /// Symbols at most.
-    pub max_sample: usize,
-    /// How long what was fetched may be used again.
-    pub ttl: Millis,
-    /// Rows at most.
-    pub top_n: usize,
-    /// Whether it analyses what may move next.
-    pub premove: bool,
 }
 
 /// Which symbols by their rank in value traded.
@@ -227,6 +173,41 @@ pub struct Job {
 const LANE: &str = "scan";
 
 impl Job {
+    /// A job with the defaults of its type (section 9.1).
+    #[must_use]
+    pub fn new(name: impl Into<WorkerName>, kind: Kind, schedule: Cron) -> Self {
+        let all = vec![Venue::Kraken, Venue::Okx, Venue::Coinbase];
+        let secs = Millis::from_secs;
+        let (description, universe, venues, max_sample, ttl, top_n) = match kind {
+            Kind::Hot => {
+                let description = "Hot momentum + premove scan for top-30 ADV universe";
+                (description, Ranks::Top(Ranks::HOT), all, 30, secs(300), 20)
+            }
+            Kind::Warm => {
+                let description = "Warm scan for remaining universe with cached sources";
+                (description, Ranks::Remaining, vec![Venue::Kraken], 100, secs(1_800), 50)
+            }
+            Kind::Regime => {
+                ("Refresh market regime detection", Ranks::All, all, 200, secs(3_600), 100)
+            }
+        };
+        Self {
+            name: name.into(),
+            kind,
+            schedule,
+            enabled: true,
+            description: description.to_owned(),
+            universe,
+            venues,
+            max_sample,
+            ttl,
+            top_n,
+            premove: kind == Kind::Hot,
+            regime_aware: true,
+            artifacts: "signals".to_owned(),
+        }
+    }
+
     /// Its worker. In one minute regimes come before hot scans, and those before warm ones.
     #[must_use]
     pub fn definition(&self, jobs: &[Self]) -> Definition {
@@ -252,6 +233,50 @@ impl Kind {
             Self::Regime => 0,
             Self::Hot => 1,
             Self::Warm => 2,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use watchbell_core::graph::order;
+
+    use super::*;
+
+    #[test]
+    fn in_one_minute_regimes_come_first_and_warm_scans_last() {
+        // Named and listed the other way round.
+        let kinds = [("a", Kind::Warm), ("b", Kind::Hot), ("c", Kind::Regime), ("d", Kind::Hot)];
+        let hourly = Cron::parse("0 * * * *", "UTC").unwrap();
+        let jobs = kinds.map(|(name, kind)| Job {
+            enabled: name != "d",
+            ..Job::new(name, kind, hourly.clone())
+        });
+        let definitions: Vec<Definition> = jobs.iter().map(|job| job.definition(&jobs)).collect();
+        assert!(definitions.iter().all(|d| d.lane.as_deref() == Some(LANE)));
+        assert_eq!(definitions[3].trigger, Trigger::Manual, "no clock starts it");
+        let all = jobs.iter().map(|job| job.name.clone()).collect();
+        let names: Vec<String> =
+            order(&definitions, &all).unwrap().start.iter().map(ToString::to_string).collect();
+        let place = |name: &str| names.iter().position(|n| n == name).unwrap();
+        assert!(place("c") < place("b") && place("b") < place("a"), "{names:?}");
+    }
+
+    #[test]
+    fn universes_are_read_as_they_are_written() {
+        for (text, ranks) in [
+            ("top30", Some(Ranks::Top(30))),
+            ("top1", Some(Ranks::Top(1))),
+            ("remaining", Some(Ranks::Remaining)),
+            ("all", Some(Ranks::All)),
+            ("top0", None),
+            ("top", None),
+            ("top-1", None),
+            ("Top30", None),
+            ("", None),
+        ] {
+            assert_eq!(text.parse::<Ranks>().ok(), ranks, "{text}");
+            assert_eq!(ranks.map(|r| r.to_string()), ranks.map(|_| text.to_owned()));
         }
     }
 }

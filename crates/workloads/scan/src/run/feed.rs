@@ -97,11 +97,11 @@ impl<'a> Feed<'a> {
         &mut self,
         venue: Venue,
         do_not_trade: &BTreeSet<String>,
-    ) -> Result<Dated<Universe>, Fault> {
+    ) -> Result<Universe, Fault> {
         let known = tables::universe(self.db, venue).await?;
         if let Some(known) = known.as_ref().filter(|k| k.is_fresh(self.ttl, self.clock.now())) {
             self.counts.cached += 1;
-            return Ok(known.clone());
+            return Ok(known.value.clone());
         }
         let listings = self.listed(venue).await?;
         let trouble = match listings {
@@ -113,7 +113,7 @@ impl<'a> Feed<'a> {
                         let universe = Dated { value, fetched_at: asked_at };
                         let sha256 = universe::hash(&universe.value.members);
                         tables::put_universe(&mut self.fetched, venue, &universe, &sha256);
-                        return Ok(universe);
+                        return Ok(universe.value);
                     }
                     Err(e) => e.to_string(),
                 }
@@ -127,7 +127,7 @@ impl<'a> Feed<'a> {
                     known.fetched_at
                 );
                 known.value.stale = true;
-                Ok(known)
+                Ok(known.value)
             }
             None => Err(Fault::transient(format!(
                 "{venue} does not say what is traded, and no earlier universe is known: {trouble}"

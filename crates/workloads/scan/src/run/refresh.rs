@@ -10,9 +10,7 @@ use super::feed::{Feed, primary_names};
 use super::stages::{Stage, Stages};
 use super::tables::{self, RunRow};
 use super::{ScanWorker, pretty};
-use crate::config::Ranks;
 use crate::regime::{self, RegimeInUse, VALIDITY};
-use crate::universe::{self, Choice};
 
 /// The asset by which volatility is measured (section 8.1).
 const BENCHMARK: &str = "BTC";
@@ -32,19 +30,10 @@ impl ScanWorker {
         stages.begin(Stage::Init, "waiting for the last bars to be final");
         feed.settle().await;
 
-        stages.begin(Stage::Universe, format!("what {primary} trades"));
-        let universe = feed.universe(primary, &shared.config.do_not_trade).await?;
-        let choice = match job.universe {
-            Ranks::Top(n) => Choice::Top(n),
-            Ranks::Remaining => Choice::Remaining(shared.config.hot_ranks()),
-            Ranks::All => Choice::All,
-        };
-        let members = universe::choose(&universe.value, choice, job.max_sample);
-        stages.found(format!("{} of {}", members.len(), universe.value.members.len()));
-
+        let (universe, members) = self.members(&mut feed, &mut stages, primary).await?;
         stages.begin(Stage::Fetch, format!("{} symbols", members.len()));
         let of = members.len() + 1;
-        let benchmark = universe.value.members.iter().find(|m| m.base == BENCHMARK);
+        let benchmark = universe.members.iter().find(|m| m.base == BENCHMARK);
         let hours = match benchmark {
             None => None,
             Some(member) => {

@@ -17,7 +17,7 @@ use super::{ScanWorker, pretty, sha256};
 use crate::config::{Job, Kind, Ranks};
 use crate::csv;
 use crate::explain::{Decision, Explanation, Meta};
-use crate::input::{BookAnswer, Member, SymbolData};
+use crate::input::{Bars, BookAnswer, Member, SymbolData, Universe};
 use crate::pipeline::{self, Outcome};
 use crate::premove::Evidence;
 use crate::regime::RegimeInUse;
@@ -56,23 +56,7 @@ impl ScanWorker {
         let regime = shared.regime(job, shared.clock.now()).await?;
         stages.found(format!("regime {}", regime.headline(shared.clock.now())));
 
-        stages.begin(Stage::Universe, format!("what {primary} trades"));
-        let universe = feed.universe(primary, &shared.config.do_not_trade).await?;
-        let choice = match job.universe {
-            Ranks::Top(n) => Choice::Top(n),
-            Ranks::Remaining => Choice::Remaining(shared.config.hot_ranks()),
-            Ranks::All => Choice::All,
-        };
-        let members = universe::choose(&universe.value, choice, job.max_sample);
-        if members.is_empty() {
-            return Err(Fault::transient(format!(
-                "no symbol of {primary} is in the universe `{}`: {} are left out",
-                job.universe,
-                universe.value.excluded.len()
-            )));
-        }
-        stages.found(format!("{} of {}", members.len(), universe.value.members.len()));
-
+        let (universe, members) = self.members(&mut feed, &mut stages, primary).await?;
         stages.begin(Stage::Fetch, format!("{} symbols", members.len()));
         let mut symbols = self.first_pass(cycle, &mut feed, &members, primary).await?;
         self.add_bars(cycle, &mut feed, &mut symbols, &settings).await?;
@@ -90,7 +74,7 @@ impl ScanWorker {
         let mut scored = scored;
         let finals = self.final_books(cycle, &mut feed, &again, primary).await?;
         for (member, venue) in scored.wants_bars(&finals, shared.clock.now()) {
-            if let Ok(bars) = self.bars_at(cycle, &mut feed, &member, venue).await? {
+            if let Some(bars) = self.bars_at(cycle, &mut feed, &member, venue).await? {
                 scored.add_bars(&member.symbol, bars);
             }
         }
@@ -111,7 +95,7 @@ impl ScanWorker {
             universe_hash,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             regime_source: regime.source,
-            stale_universe: universe.value.stale,
+            stale_universe: universe.stale,
         };
         let files = self.render(&outcome, meta, &health)?;
         let mut commit = feed.commit();
@@ -131,6 +115,33 @@ impl ScanWorker {
         };
         let done = Done::new(&summary, commit);
         self.publish(cycle, done, &files).await
+    }
+
+    /// The universe, and those of it that the job looks at.
+    pub(super) async fn members(
+        &self,
+        feed: &mut Feed<'_>,
+        stages: &mut Stages<'_>,
+        primary: Venue,
+    ) -> Result<(Universe, Vec<Member>), Fault> {
+        let (config, job) = (&self.shared.config, &self.job);
+        stages.begin(Stage::Universe, format!("what {primary} trades"));
+        let universe = feed.universe(primary, &config.do_not_trade).await?;
+        let choice = match job.universe {
+            Ranks::Top(n) => Choice::Top(n),
+            Ranks::Remaining => Choice::Remaining(config.hot_ranks()),
+            Ranks::All => Choice::All,
+        };
+        let members = universe::choose(&universe, choice, job.max_sample);
+        if members.is_empty() {
+            return Err(Fault::transient(format!(
+                "no symbol of {primary} is in the universe `{}`: {} are left out",
+                job.universe,
+                universe.excluded.len()
+            )));
+        }
+        stages.found(format!("{} of {}", members.len(), universe.members.len()));
+        Ok((universe, members))
     }
 
     /// Bars of the primary exchange and a book of each.
@@ -179,32 +190,33 @@ impl ScanWorker {
     ) -> Result<(), Fault> {
         for (member, venue) in pipeline::wants_bars(symbols, settings, self.shared.clock.now()) {
             let bars = self.bars_at(cycle, feed, &member, venue).await?;
-            let symbol = symbols.iter_mut().find(|s| s.member.symbol == member.symbol);
-            match (symbol, bars) {
-                (Some(symbol), Ok(bars)) => symbol.hours.push(bars),
-                (Some(symbol), Err(why)) => {
-                    symbol.trouble.push(format!("candles at {venue}: {why}"));
-                }
-                (None, _) => {}
+            if let Some(symbol) = symbols.iter_mut().find(|s| s.member.symbol == member.symbol) {
+                symbol.hours.extend(bars);
             }
         }
         Ok(())
     }
 
+    /// Bars of an exchange that is not the primary one. Without them VADR has none there: it is frozen,
+    /// and passes nobody.
     async fn bars_at(
         &self,
         cycle: &Cycle,
         feed: &mut Feed<'_>,
         member: &Member,
         venue: Venue,
-    ) -> Result<Result<crate::input::Bars, String>, Fault> {
-        let name = match feed.name_at(venue, venue.quote(), &member.base).await? {
-            Ok(name) => name,
-            Err(why) => return Ok(Err(why)),
+    ) -> Result<Option<Bars>, Fault> {
+        let bars = match feed.name_at(venue, venue.quote(), &member.base).await? {
+            Ok(name) => {
+                let names = [name];
+                let all = feed.bars(cycle, venue, Interval::Hour, HOURS, &names, |_| ()).await?;
+                all.into_values().next().unwrap_or_else(|| Err("not_listed".to_owned()))
+            }
+            Err(why) => Err(why),
         };
-        let names = [name];
-        let mut bars = feed.bars(cycle, venue, Interval::Hour, HOURS, &names, |_| ()).await?;
-        Ok(bars.remove(&names[0]).unwrap_or_else(|| Err("not_listed".to_owned())))
+        Ok(bars
+            .inspect_err(|why| tracing::warn!("no candles of {} at {venue}: {why}", member.symbol))
+            .ok())
     }
 
     async fn wanted(

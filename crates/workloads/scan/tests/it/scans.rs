@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 
 use watchbell_core::Millis;
+use watchbell_db::Engine;
+use watchbell_scan::view;
+use watchbell_testkit::postgres_is_wanted;
 use watchbell_venues::native::Venue::{Coinbase, Kraken, Okx};
 
 use crate::world::{Ran, World};
@@ -92,6 +95,53 @@ async fn the_same_market_gives_the_same_bytes() {
     assert!(runs[0] == runs[1]);
     let other = World::new(6).await.run("scan.hot").await;
     assert_ne!(other.files["explain.json"], runs[0].1["explain.json"]);
+}
+
+/// What is published, kept and shown is the same on both engines.
+#[tokio::test]
+async fn both_engines_keep_and_show_the_same() {
+    let mut seen = Vec::new();
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        if engine == Engine::Postgres && !postgres_is_wanted() {
+            continue;
+        }
+        let mut w = World::on(engine, 11, |_| {}).await;
+        let regime = w.run("regime.refresh").await;
+        let hot = w.run("scan.hot").await;
+        // Another process knows what this one has read.
+        w.restart();
+        let asked = w.requests(Kraken).iter().filter(|r| r.contains("OHLC")).count();
+        w.pass(Millis::from_mins(1));
+        let again = w.run("scan.hot").await;
+        assert_eq!(w.requests(Kraken).iter().filter(|r| r.contains("OHLC")).count(), asked);
+
+        let stored = view::newest_regime(&w.db).await.unwrap().unwrap();
+        assert_eq!(stored.document, regime.json("regime.json"));
+        let first = &again.explanations()[0];
+        let symbol = first["symbol"].as_str().unwrap();
+        let explained = view::explain(&w.db, symbol, Some("scan.hot")).await.unwrap().unwrap();
+        assert_eq!(&explained.explanation, first);
+        assert_eq!(view::explain(&w.db, symbol, Some("scan.warm")).await.unwrap(), None);
+        let symbols: BTreeSet<String> = view::symbols(&w.db).await.unwrap().into_iter().collect();
+        assert_eq!(symbols, self::symbols(&again));
+        let (_, universe) = view::universe(&w.db, Kraken).await.unwrap().unwrap();
+        let runs = view::runs(&w.db, None, 9).await.unwrap();
+        let jobs: Vec<&str> = runs.iter().map(|r| r.job.as_str()).collect();
+        assert_eq!(jobs, ["scan.hot", "scan.hot", "regime.refresh"]);
+        let newest = view::newest_runs(&w.db, &["scan.hot", "scan.warm"]).await.unwrap();
+        assert_eq!(newest.len(), 1);
+        let mut counts = Vec::new();
+        for table in ["verdicts", "bars", "v_runs", "v_signals", "v_rejections"] {
+            counts.push(w.count(table).await);
+        }
+        assert_eq!(counts[3] + counts[4], counts[0]);
+        w.pass(w.config.keep + Millis::from_mins(1));
+        w.run("scan.hot").await;
+        counts.push(w.count("verdicts").await);
+        let headers: Vec<_> = runs.into_iter().map(|r| (r.took, r.passed, r.header)).collect();
+        seen.push((regime.files, hot.files, again.files, universe, headers, counts));
+    }
+    assert!(seen.windows(2).all(|pair| pair[0] == pair[1]));
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use watchbell_core::{
     BoxFuture, Cause, Commit, Cycle, CycleId, CycleInput, Done, Fault, Host, Millis, Time, Token,
     Worker, values,
 };
-use watchbell_db::Database;
+use watchbell_db::{Database, Engine};
 use watchbell_scan::Config;
 use watchbell_scan::config::{Job, Kind};
 use watchbell_testkit::{NOW, TempDb};
@@ -26,27 +26,12 @@ const ASSETS: usize = 80;
 fn jobs() -> Vec<Job> {
     Kind::ALL
         .map(|kind| {
-            let d = kind.defaults();
             let schedule = match kind {
                 Kind::Hot => "*/15 * * * *",
                 Kind::Warm => "0 */2 * * *",
                 Kind::Regime => "0 */4 * * *",
             };
-            Job {
-                name: kind.as_str().into(),
-                kind,
-                schedule: Cron::parse(schedule, "UTC").unwrap(),
-                enabled: true,
-                description: d.description.to_owned(),
-                universe: d.universe,
-                venues: d.venues,
-                max_sample: d.max_sample,
-                ttl: d.ttl,
-                top_n: d.top_n,
-                premove: d.premove,
-                regime_aware: true,
-                artifacts: "signals".to_owned(),
-            }
+            Job::new(kind.as_str(), kind, Cron::parse(schedule, "UTC").unwrap())
         })
         .into()
 }
@@ -91,6 +76,10 @@ impl World {
     }
 
     pub(crate) async fn with(seed: u64, change: impl FnOnce(&mut Config)) -> Self {
+        Self::on(Engine::Sqlite, seed, change).await
+    }
+
+    pub(crate) async fn on(engine: Engine, seed: u64, change: impl FnOnce(&mut Config)) -> Self {
         let clock = Clock::manual(NOW + Millis::from_secs(13));
         let market = Arc::new(Market::synthetic_universe(seed, ASSETS));
         let mut sims = BTreeMap::new();
@@ -123,7 +112,11 @@ impl World {
             sims.insert(venue, sim);
         }
         change(&mut config);
-        let files = TempDb::sqlite(&[watchbell_store::LINE, watchbell_scan::LINE]).await;
+        let lines = [watchbell_store::LINE, watchbell_scan::LINE];
+        let files = match engine {
+            Engine::Sqlite => TempDb::sqlite(&lines).await,
+            Engine::Postgres => TempDb::postgres(&lines).await,
+        };
         let db = files.db.clone();
         let host = Arc::new(TestHost {
             db: db.clone(),
@@ -226,6 +219,10 @@ impl World {
             "runs" => "select count(*) from scan.runs",
             "verdicts" => "select count(*) from scan.verdicts",
             "regimes" => "select count(*) from scan.regimes",
+            "bars" => "select count(*) from scan.bars",
+            "v_runs" => "select count(*) from scan.v_runs",
+            "v_signals" => "select count(*) from scan.v_signals",
+            "v_rejections" => "select count(*) from scan.v_rejections",
             other => panic!("no query counts {other}"),
         };
         self.db.query_one(sql, values![]).await.unwrap().i64(0).unwrap()

@@ -274,11 +274,17 @@ impl Ready<'_> {
         restore_ban(&*opened.store, &client, now).await?;
         let workers = workers(config, &opened.store, &opened.db, &client, &clock, log)?;
         end_forgotten(config, &clock).await?;
+        // A job that is switched off is started by no clock, but by hand.
+        let is_job = |name: &WorkerName| config.scan.config.jobs.iter().any(|j| j.name == *name);
         let timed = |name: &WorkerName| {
             let def = workers.iter().find(|(d, _)| d.name == *name);
-            def.is_some_and(|(d, _)| {
-                matches!(d.trigger, Trigger::Every { .. } | Trigger::Cron(_) | Trigger::Window(_))
-            })
+            is_job(name)
+                || def.is_some_and(|(d, _)| {
+                    matches!(
+                        d.trigger,
+                        Trigger::Every { .. } | Trigger::Cron(_) | Trigger::Window(_)
+                    )
+                })
         };
         let profile: BTreeSet<WorkerName> =
             config.profile.workers.iter().filter(|n| !only_timed || timed(n)).cloned().collect();

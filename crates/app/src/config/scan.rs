@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::{Deserialize, Serialize};
+use watchbell_core::Millis;
 use watchbell_core::schedule::Cron;
-use watchbell_core::{Millis, WorkerName};
 use watchbell_scan::config::{Job, Kind, Ranks};
 use watchbell_venues::native::{NativeConfig, Venue};
 
@@ -223,6 +223,7 @@ impl Resolver<'_, '_> {
     }
 
     fn exchange(&mut self, venue: Venue, raw: &RawExchange) -> NativeConfig {
+        let before = self.report.problems.len();
         let mut config = NativeConfig::of(venue);
         if let Some(url) = &raw.base_url {
             let path = format!("scan.venues.{venue}.base_url");
@@ -235,6 +236,12 @@ impl Resolver<'_, '_> {
         config.burst = raw.burst.unwrap_or(config.burst);
         if let Some(budget) = raw.daily_budget {
             config.daily_budget = budget.into();
+        }
+        if self.report.problems.len() == before
+            && let Err(e) = config.check(venue)
+        {
+            let path = format!("scan.venues.{venue}.base_url");
+            self.wrong(&path, e.to_string(), "an address of the exchange, or of this machine");
         }
         config
     }
@@ -295,40 +302,33 @@ impl Resolver<'_, '_> {
             return None;
         };
         let schedule = self.schedule(i, &raw.schedule, &global.timezone);
-        let defaults = kind.defaults();
         let config = &raw.config;
-        let universe = match config.universe.as_deref().map(str::parse::<Ranks>) {
-            None => defaults.universe,
-            Some(Ok(ranks)) => ranks,
-            Some(Err(())) => {
-                let written = config.universe.as_deref().unwrap_or_default();
+        let universe = config.universe.as_deref().and_then(|written| {
+            let ranks = written.parse::<Ranks>().ok();
+            if ranks.is_none() {
                 let message = format!("`{written}` is not a universe");
                 self.wrong(&at("config.universe"), message, "top30 (any number), remaining, all");
-                defaults.universe
             }
-        };
-        let venues = match &config.venues {
-            None => defaults.venues,
-            Some(names) => self.job_venues(i, names),
-        };
+            ranks
+        });
+        let venues = config.venues.as_ref().map(|names| self.job_venues(i, names));
         let artifacts = match &config.output_dir {
             None => shared.to_owned(),
             Some(dir) => self.directory(&at("config.output_dir"), dir),
         };
+        let usual = Job::new(name, kind, schedule?);
         Some(Job {
-            name: WorkerName::from(name),
-            kind,
-            schedule: schedule?,
             enabled: raw.enabled,
-            description: raw.description.clone().unwrap_or_else(|| defaults.description.into()),
-            universe,
-            venues,
-            max_sample: config.max_sample.map_or(defaults.max_sample, |n| n as usize),
-            ttl: config.ttl.map_or(defaults.ttl, |s| Millis::from_secs(s.into())),
-            top_n: config.top_n.map_or(defaults.top_n, |n| n as usize),
-            premove: config.premove.unwrap_or(defaults.premove),
-            regime_aware: config.regime_aware.unwrap_or(true),
+            description: raw.description.clone().unwrap_or(usual.description),
+            universe: universe.unwrap_or(usual.universe),
+            venues: venues.unwrap_or(usual.venues),
+            max_sample: config.max_sample.map_or(usual.max_sample, |n| n as usize),
+            ttl: config.ttl.map_or(usual.ttl, |s| Millis::from_secs(s.into())),
+            top_n: config.top_n.map_or(usual.top_n, |n| n as usize),
+            premove: config.premove.unwrap_or(usual.premove),
+            regime_aware: config.regime_aware.unwrap_or(usual.regime_aware),
             artifacts,
+            ..usual
         })
     }
 

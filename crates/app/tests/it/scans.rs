@@ -212,6 +212,31 @@ fn a_hot_run_prints_its_columns_and_leaves_its_artifacts() {
 }
 
 #[test]
+fn a_node_runs_jobs_on_command_also_those_that_no_clock_starts() {
+    let bench = Bench::new();
+    let off = FOUNDING.replacen("enabled: true", "enabled: false", 1);
+    fs::write(bench.home.path().join("config/scheduler.yaml"), off).expect("jobs");
+    let mut node = bench.home.spawn(["schedule", "start", "--http-port", "0"]);
+    node.wait_for("watchbell is up");
+    let listed = bench.home.run(["schedule", "list"]).ok().out;
+    assert!(listed.contains("scan.hot             */15 * * * *    disabled"), "{listed}");
+    let status = bench.home.run(["schedule", "status"]).ok().out;
+    for line in ["Running:        true (http", "Jobs Enabled:   2", "Jobs Disabled:  1"] {
+        assert!(status.contains(line), "{line} in {status}");
+    }
+    let args = ["schedule", "run", "scan.hot", "--progress", "json"];
+    let ran = bench.home.run(args).ok();
+    assert!(ran.out.contains("Artifacts: 3 files"), "{}", ran.out);
+    let events: Vec<Value> =
+        ran.err.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let of = |event: Option<&Value>| event.map(|e| e["status"].clone());
+    assert_eq!(of(events.first()), Some("start".into()), "{}", ran.err);
+    assert_eq!(of(events.last()), Some("success".into()), "{}", ran.err);
+    assert_eq!(published(&bench.signals()).len(), 1);
+    assert!(node.terminate().success());
+}
+
+#[test]
 fn a_dry_run_of_each_job_touches_nothing() {
     let bench = Bench::new();
     for job in ["scan.hot", "scan.warm", "regime.refresh"] {
@@ -265,6 +290,18 @@ fn a_file_of_jobs_that_is_wrong_is_refused_with_the_place() {
         let refused = home.run(["schedule", "list"]);
         assert_eq!(refused.code(), 2, "{refused:?}");
         assert!(refused.err.contains("config/scheduler.yaml:"), "{}", refused.err);
+        assert!(refused.err.contains(words), "`{words}` in {}", refused.err);
+    }
+}
+
+#[test]
+fn a_host_that_is_not_the_exchanges_own_is_refused_with_the_place() {
+    let home = Home::new();
+    let yaml = "scan:\n  venues:\n    kraken:\n      base_url: https://books.example.com\n";
+    fs::write(home.path().join("watchbell.yaml"), yaml).expect("a configuration");
+    let refused = home.run(["config", "check"]);
+    assert_eq!(refused.code(), 2, "{refused:?}");
+    for words in ["watchbell.yaml:4", "scan.venues.kraken.base_url", "is not a host of kraken"] {
         assert!(refused.err.contains(words), "`{words}` in {}", refused.err);
     }
 }

@@ -5,7 +5,9 @@
 //! are never used again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 
+use futures_util::future::{Either, select};
 use futures_util::stream::{self, StreamExt};
 use watchbell_clock::Clock;
 use watchbell_core::{Commit, Cycle, Fault, Millis, Time};
@@ -87,9 +89,9 @@ impl<'a> Feed<'a> {
     }
 
     /// Waits until bars that have just closed are final.
-    pub(crate) async fn settle(&self) {
+    pub(crate) async fn settle(&self, cycle: &Cycle) -> Result<(), Fault> {
         let closed = self.clock.now().floor(Interval::Hour.length());
-        self.clock.sleep_until(closed + SETTLE).await;
+        unless_stopped(cycle, pin!(self.clock.sleep_until(closed + SETTLE))).await
     }
 
     /// The universe by an exchange's listings and tickers; from an earlier run where it does not answer.
@@ -214,8 +216,8 @@ impl<'a> Feed<'a> {
                 }
             })
             .buffer_unordered(ABREAST);
-        let mut answers = std::pin::pin!(answers);
-        while let Some((symbol, answer)) = answers.next().await {
+        let mut answers = pin!(answers);
+        while let Some((symbol, answer)) = unless_stopped(cycle, answers.next()).await? {
             let bars = match self.count(venue, answer) {
                 Ok((value, fetched_at)) => {
                     let dated = Dated { value, fetched_at };
@@ -228,9 +230,6 @@ impl<'a> Feed<'a> {
             };
             all.insert(symbol, bars);
             told(all.len());
-            if cycle.cancelled() {
-                return Err(Fault::Cancelled);
-            }
         }
         Ok(all)
     }
@@ -267,7 +266,7 @@ impl<'a> Feed<'a> {
         let mut answers = stream::select_all(lanes);
         let mut all: BTreeMap<String, Vec<BookAnswer>> = BTreeMap::new();
         let mut done = 0;
-        while let Some((wanted, answer)) = answers.next().await {
+        while let Some((wanted, answer)) = unless_stopped(cycle, answers.next()).await? {
             let venue = wanted.venue;
             let book = match answer {
                 None => BookAnswer {
@@ -281,9 +280,6 @@ impl<'a> Feed<'a> {
             all.entry(wanted.symbol).or_default().push(book);
             done += 1;
             told(done);
-            if cycle.cancelled() {
-                return Err(Fault::Cancelled);
-            }
         }
         let place = |venue: Venue| venues.iter().position(|v| *v == venue);
         for books in all.values_mut() {
@@ -342,6 +338,15 @@ impl<'a> Feed<'a> {
             tables::put_spending(&mut commit, *venue, &client.spent(), now);
         }
         commit
+    }
+}
+
+/// Waits for something that may take long, such as a turn at an exchange that wants a pause; a cycle
+/// that is asked to stop does not wait.
+async fn unless_stopped<F: Future + Unpin>(cycle: &Cycle, work: F) -> Result<F::Output, Fault> {
+    match select(cycle.host.until_cancelled(), work).await {
+        Either::Left(_) => Err(Fault::Cancelled),
+        Either::Right((done, _)) => Ok(done),
     }
 }
 

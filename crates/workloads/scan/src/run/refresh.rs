@@ -28,7 +28,7 @@ impl ScanWorker {
         let mut feed = Feed::new(&shared.db, &shared.clock, self.clients(), job.ttl);
         let mut stages = Stages::new(cycle);
         stages.begin(Stage::Init, "waiting for the last bars to be final");
-        feed.settle().await;
+        feed.settle(cycle).await?;
 
         let (universe, members) = self.members(&mut feed, &mut stages, primary).await?;
         stages.begin(Stage::Fetch, format!("{} symbols", members.len()));

@@ -52,7 +52,7 @@ impl ScanWorker {
         let mut stages = Stages::new(cycle);
 
         stages.begin(Stage::Init, "waiting for the last bars to be final");
-        feed.settle().await;
+        feed.settle(cycle).await?;
         let regime = shared.regime(job, shared.clock.now()).await?;
         stages.found(format!("regime {}", regime.headline(shared.clock.now())));
 

@@ -307,6 +307,22 @@ async fn a_lying_exchange_passes_nobody() {
 }
 
 #[tokio::test]
+async fn a_run_that_is_asked_to_stop_waits_for_no_exchange() {
+    let w = World::new(11).await;
+    w.faults(Kraken, "klines:timeout");
+    let stop = async {
+        // Until it waits for an answer that does not come.
+        while !w.requests(Kraken).iter().any(|r| r.contains("OHLC")) {
+            tokio::task::yield_now().await;
+        }
+        w.stop();
+    };
+    let (why, ()) = tokio::join!(w.fails("scan.hot"), stop);
+    assert_eq!(why, "stopped on request");
+    assert_eq!(w.count("runs").await, 0);
+}
+
+#[tokio::test]
 async fn a_dry_run_asks_nobody_and_writes_nothing() {
     let w = World::new(11).await;
     for (job, files) in [("scan.hot", 3), ("scan.warm", 2), ("regime.refresh", 1)] {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::watch;
 use watchbell_clock::Clock;
 use watchbell_core::port::StoreError;
 use watchbell_core::schedule::Cron;
@@ -123,6 +124,7 @@ impl World {
             clock: clock.clone(),
             stage: tempfile::tempdir().unwrap(),
             rehearsal: Mutex::new(false),
+            stopped: watch::Sender::new(false),
             told: Mutex::default(),
         });
         let workers = watchbell_scan::workers(&config, &db, &clock).unwrap();
@@ -136,6 +138,11 @@ impl World {
 
     pub(crate) fn pass(&self, span: Millis) {
         self.clock.advance(self.clock.now() + span);
+    }
+
+    /// Asks whatever runs to stop.
+    pub(crate) fn stop(&self) {
+        self.host.stopped.send_replace(true);
     }
 
     pub(crate) fn faults(&self, venue: Venue, script: &str) {
@@ -234,6 +241,7 @@ struct TestHost {
     clock: Clock,
     stage: tempfile::TempDir,
     rehearsal: Mutex<bool>,
+    stopped: watch::Sender<bool>,
     told: Mutex<Vec<String>>,
 }
 
@@ -242,10 +250,12 @@ impl Host for TestHost {
         self.clock.now()
     }
     fn cancelled(&self) -> bool {
-        false
+        *self.stopped.borrow()
     }
     fn until_cancelled(&self) -> BoxFuture<'_, ()> {
-        Box::pin(std::future::pending())
+        let mut stopped = self.stopped.subscribe();
+        // The sender lives as long as the host.
+        Box::pin(async move { drop(stopped.wait_for(|stopped| *stopped).await) })
     }
     fn progress(&self, percent: f64, message: &str) {
         assert!((0.0..=100.0).contains(&percent), "{percent} %: {message}");

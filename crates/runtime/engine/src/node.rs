@@ -425,19 +425,30 @@ pub async fn run_once(
     Ok(report)
 }
 
-/// Extends the lease of a cycle that no supervisor looks after, until it is dropped. A cycle that has
-/// lost it is asked to stop, for nothing of it could be published.
+/// Looks after a cycle that no supervisor looks after, until it is dropped: extends its lease, and asks
+/// it to stop when that is lost or its soft timeout has passed. Past its hard timeout nothing is
+/// extended any more, so that nothing of it can be published.
 async fn keep_lease(runner: &Runner, unit: &Unit, signals: &Signals) -> Infallible {
     let worker = &unit.def.name;
     // What a queue's consumer holds are jobs, and it looks after those itself.
     let of_jobs = matches!(unit.def.trigger, Trigger::Queue(_));
     let holds = || !of_jobs && signals.grant().is_some() && !signals.is_ending();
+    let (soft, began) = (unit.def.soft_timeout, runner.clock.now());
+    let hard = unit.def.hard_timeout.max(soft);
+    let limited = !matches!(unit.def.trigger, Trigger::Stream);
     loop {
         runner.clock.sleep(runner.options.lease_renew).await;
-        if !holds() {
+        let asked = runner.clock.now();
+        if !holds() || limited && asked - began >= hard {
             continue;
         }
-        let asked = runner.clock.now();
+        if limited && asked - began >= soft && !signals.is_cancelled() {
+            tracing::warn!(
+                worker.name = %worker,
+                "{worker} has run past its soft timeout of {soft}: asked to stop"
+            );
+            signals.cancel();
+        }
         match runner.store.renew(&runner.session, runner.options.lease_ttl, asked).await {
             Ok(kept) if kept.contains(worker) => signals.trust(runner.trust(asked)),
             Ok(_) if holds() => {

@@ -1,11 +1,14 @@
 //! Artifacts, and publications under a failing store.
 
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
 use watchbell_core::Worker;
-use watchbell_core::port::{Claim, ClaimRequest, Store, Target};
-use watchbell_core::{Millis, Trigger};
+use watchbell_core::port::{Claim, ClaimRequest, Store, StoreError, Target};
+use watchbell_core::{Definition, Millis, Trigger};
 use watchbell_engine::{Report, Unit, run_once};
 
-use crate::fixture::{Act, World, every, session};
+use crate::fixture::{Act, Scripted, World, every, session};
 use crate::watched::At;
 
 #[tokio::test]
@@ -93,11 +96,11 @@ async fn records_of_the_supervisor_outlast_a_failing_store() {
 async fn run_once_takes_the_same_path_without_a_node() {
     let w = World::new().await;
     let a = w.worker("a", every(60));
-    let unit = std::sync::Arc::new(Unit::new(a.define(), a.clone() as _));
-    let store: std::sync::Arc<dyn Store> = std::sync::Arc::clone(&w.store) as _;
+    let unit = Arc::new(Unit::new(a.define(), a.clone() as _));
+    let store: Arc<dyn Store> = Arc::clone(&w.store) as _;
     let options = w.options.borrow().clone();
     let session = session("cli", w.clock.now());
-    let signals = std::sync::Arc::default();
+    let signals = Arc::default();
     let report = run_once(store, w.clock.clone(), session, &unit, None, signals, &options);
     let Report::Ran(ran) = report.await.unwrap() else { panic!("it runs") };
     assert_eq!(ran.error, None);
@@ -106,23 +109,70 @@ async fn run_once_takes_the_same_path_without_a_node() {
     assert_eq!(w.last_session().await.0, "run once");
 }
 
+/// Begins a cycle without a node, and returns once it runs.
+async fn begun(w: &World, a: &Arc<Scripted>) -> JoinHandle<Result<Report, StoreError>> {
+    let unit = Arc::new(Unit::new(a.define(), Arc::clone(a) as _));
+    let store: Arc<dyn Store> = Arc::clone(&w.store) as _;
+    let (options, clock) = (w.options.borrow().clone(), w.clock.clone());
+    let session = session(a.name().as_str(), w.clock.now());
+    let running = tokio::spawn(async move {
+        run_once(store, clock, session, &unit, None, Arc::default(), &options).await
+    });
+    while w.cycles(a).await != ["manual running"] {
+        tokio::task::yield_now().await;
+    }
+    running
+}
+
 #[tokio::test]
 async fn a_long_cycle_without_a_node_keeps_its_lease() {
     let w = World::new().await;
     let a = w.worker("a", every(3_600));
     a.script([Act::held()]);
-    let unit = std::sync::Arc::new(Unit::new(a.define(), a.clone() as _));
-    let store: std::sync::Arc<dyn Store> = std::sync::Arc::clone(&w.store) as _;
-    let options = w.options.borrow().clone();
-    let session = session("cli", w.clock.now());
-    let clock = w.clock.clone();
-    let running = tokio::spawn(async move {
-        run_once(store, clock, session, &unit, None, std::sync::Arc::default(), &options).await
-    });
+    let running = begun(&w, &a).await;
     // Three times as long as a lease lasts.
     w.run_to(100).await;
     a.release();
     let Report::Ran(ran) = running.await.unwrap().unwrap() else { panic!("it runs") };
     assert_eq!(ran.error, None);
     assert_eq!(w.notes().await, ["a manual"]);
+}
+
+#[tokio::test]
+async fn a_cycle_without_a_node_that_loses_its_lease_is_asked_to_stop() {
+    let w = World::new().await;
+    let a = w.worker("a", every(3_600));
+    a.script([Act::UntilCancelled]);
+    let running = begun(&w, &a).await;
+    // The machine sleeps, and the lease is over when it wakes up.
+    w.jump_to(40).await;
+    let Report::Ran(ran) = running.await.unwrap().unwrap() else { panic!("it runs") };
+    assert!(ran.error.is_some());
+    assert_eq!(w.cycles(&a).await, ["manual fenced"]);
+}
+
+#[tokio::test]
+async fn a_cycle_without_a_node_has_its_time_limits() {
+    let w = World::new().await;
+    let (soft, hard) = (Millis::from_secs(120), Millis::from_secs(300));
+    let limited = |name: &str| Definition::new(name, Trigger::Manual).timeouts(soft, hard);
+    // One obeys.
+    let obeys = w.define(limited("obeys"));
+    obeys.script([Act::UntilCancelled]);
+    let running = begun(&w, &obeys).await;
+    w.run_for(125).await;
+    let Report::Ran(ran) = running.await.unwrap().unwrap() else { panic!("it runs") };
+    assert_eq!(ran.error.as_deref(), Some("stopped on request"));
+    // One does not hear: what it brings before its hard timeout counts, and later nothing does.
+    for (name, secs, cycles) in [("late", 290, "manual succeeded"), ("deaf", 345, "manual fenced")]
+    {
+        let a = w.define(limited(name));
+        a.script([Act::held()]);
+        let running = begun(&w, &a).await;
+        w.run_for(secs).await;
+        a.release();
+        let Report::Ran(_) = running.await.unwrap().unwrap() else { panic!("it runs") };
+        assert_eq!(w.cycles(&a).await, [cycles], "{name}");
+    }
+    assert_eq!(w.notes().await, ["late manual"]);
 }

@@ -48,10 +48,10 @@ impl InputsHasher {
     }
     /// One point: a mid price with bid and ask volume, or a candle's close with its volume.
     pub fn point(&mut self, at: Time, price: f64, volumes: &[f64]) {
-        write_integer(at.0, &mut self.0.pending);
+        self.0.push(Number::integer(at.0).as_bytes());
         for &number in std::iter::once(&price).chain(volumes) {
             self.0.push(b",");
-            write_exact(number, &mut self.0.pending);
+            self.0.push(Number::exact(number).as_bytes());
         }
         self.0.end_line();
     }
@@ -107,7 +107,7 @@ impl Text {
         for piece in [kind, " ", label, " "] {
             text.push(piece.as_bytes());
         }
-        write_integer(start.0, &mut text.pending);
+        text.push(Number::integer(start.0).as_bytes());
         text.end_line();
         text
     }
@@ -134,9 +134,7 @@ struct Canonical;
 
 impl serde_json::ser::Formatter for Canonical {
     fn write_f64<W: ?Sized + Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
-        let mut text = Vec::with_capacity(24);
-        write_rounded(value, &mut text);
-        writer.write_all(&text)
+        writer.write_all(Number::rounded(value).as_bytes())
     }
 }
 
@@ -146,69 +144,158 @@ fn write_canonical<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) {
         .expect("plain data serialises into memory");
 }
 
-/// The shortest text that reads back to the same bits.
-fn write_exact(x: f64, into: &mut Vec<u8>) {
-    match decimal(x) {
-        // Market data has few digits: most numbers are exactly their twelve leading ones.
-        Some((digits, exponent, true)) => write_digits(x < 0.0, digits, exponent, into),
-        _ if x == 0.0 => into.push(b'0'),
-        _ if !x.is_finite() => into.extend_from_slice(b"null"),
-        _ => write_shortest(x, into),
-    }
+/// The text of one number. A window has a hundred thousand of them, so none goes to the heap.
+struct Number {
+    text: [u8; 32],
+    len: usize,
 }
 
-/// The shortest digits as serde_json finds them, several times faster than the formatter of the
-/// standard library, and brought into our form. Any two ways to find them give the same.
-fn write_shortest(x: f64, into: &mut Vec<u8>) {
-    let mut text = [0_u8; 32];
-    let mut rest = &mut text[..];
-    serde_json::to_writer(&mut rest, &x.abs()).expect("a double has fewer than 32 characters");
-    let used = 32 - rest.len();
-    let (mut digits, mut count, mut before_point) = ([0_u8; 32], 0, None);
-    let mut exponent = 0_i64;
-    for (at, &byte) in text[..used].iter().enumerate() {
-        match byte {
-            b'.' => before_point = Some(count),
-            b'e' => {
-                let tail = std::str::from_utf8(&text[at + 1..used]).unwrap_or_default();
-                exponent = tail.parse().expect("a double's exponent is a small integer");
+impl Number {
+    const fn new() -> Self {
+        Self { text: [0; 32], len: 0 }
+    }
+
+    fn of(text: &[u8]) -> Self {
+        let mut number = Self::new();
+        number.push(text);
+        number
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.text[..self.len]
+    }
+
+    fn push(&mut self, text: &[u8]) {
+        self.text[self.len..self.len + text.len()].copy_from_slice(text);
+        self.len += text.len();
+    }
+
+    fn integer(n: i64) -> Self {
+        let mut number = Self::new();
+        number.push_integer(n);
+        number
+    }
+
+    fn push_integer(&mut self, n: i64) {
+        let mut text = [0_u8; 20];
+        let mut at = text.len();
+        let mut rest = n.unsigned_abs();
+        loop {
+            at -= 1;
+            text[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
                 break;
             }
-            digit => {
-                digits[count] = digit;
-                count += 1;
-            }
+        }
+        if n < 0 {
+            self.push(b"-");
+        }
+        self.push(&text[at..]);
+    }
+
+    /// The shortest text that reads back to the same bits.
+    fn exact(x: f64) -> Self {
+        match decimal(x) {
+            // Market data has few digits: most numbers are exactly their twelve leading ones.
+            Some((digits, exponent, true)) => Self::from_digits(x < 0.0, digits, exponent),
+            _ if x == 0.0 => Self::of(b"0"),
+            _ if !x.is_finite() => Self::of(b"null"),
+            _ => Self::shortest(x),
         }
     }
-    let first = digits[..count].iter().position(|d| *d != b'0').unwrap_or(0);
-    let last = digits[..count].iter().rposition(|d| *d != b'0').unwrap_or(0);
-    exponent += before_point.unwrap_or(count) as i64 - first as i64 - 1;
-    if x < 0.0 {
-        into.push(b'-');
+
+    /// The shortest digits as serde_json finds them, several times faster than the formatter of the
+    /// standard library, and brought into our form. Any two ways to find them give the same.
+    fn shortest(x: f64) -> Self {
+        let mut text = [0_u8; 32];
+        let mut rest = &mut text[..];
+        serde_json::to_writer(&mut rest, &x.abs()).expect("a double has fewer than 32 characters");
+        let used = 32 - rest.len();
+        // It stands as `123.45`, `0.0123` or `1.23e-7`; the digits are those around the point. An
+        // exponent has four characters at most.
+        let tail = used.saturating_sub(5);
+        let (end, mut exponent) = match text[tail..used].iter().position(|b| *b == b'e') {
+            None => (used, 0),
+            Some(at) => {
+                let digits = std::str::from_utf8(&text[tail + at + 1..used]).unwrap_or_default();
+                (tail + at, digits.parse().expect("a double's exponent is a small integer"))
+            }
+        };
+        let count = match text[..end].iter().position(|b| *b == b'.') {
+            None => {
+                exponent += end as i64;
+                end
+            }
+            Some(at) => {
+                exponent += at as i64;
+                text.copy_within(at + 1..end, at);
+                end - 1
+            }
+        };
+        let digits = &text[..count];
+        let first = digits.iter().position(|d| *d != b'0').unwrap_or(0);
+        let last = digits.iter().rposition(|d| *d != b'0').unwrap_or(0);
+        Self::scientific(x < 0.0, &digits[first..=last], exponent - first as i64 - 1)
     }
-    into.push(digits[first]);
-    if last > first {
-        into.push(b'.');
-        into.extend_from_slice(&digits[first + 1..=last]);
+
+    /// Twelve significant digits, without trailing zeros.
+    fn rounded(x: f64) -> Self {
+        if let Some((digits, exponent, _)) = decimal(x) {
+            Self::from_digits(x < 0.0, digits, exponent)
+        } else if x == 0.0 {
+            Self::of(b"0")
+        } else if !x.is_finite() {
+            Self::of(b"null")
+        } else {
+            let text = format!("{x:.0$e}", DIGITS - 1);
+            let (mantissa, exponent) =
+                text.split_once('e').expect("exponential form has an exponent");
+            let mantissa = mantissa.trim_end_matches('0').trim_end_matches('.');
+            let mut number = Self::of(mantissa.as_bytes());
+            number.push(b"e");
+            number.push(exponent.as_bytes());
+            number
+        }
     }
-    into.push(b'e');
-    write_integer(exponent, into);
+
+    /// Of twelve digits.
+    fn from_digits(negative: bool, digits: u64, exponent: i32) -> Self {
+        const PAIRS: [[u8; 2]; 100] = pairs();
+        let mut text = [b'0'; DIGITS];
+        let halves = [(digits / 1_000_000) as usize, (digits % 1_000_000) as usize];
+        for (half, text) in halves.into_iter().zip(text.chunks_exact_mut(6)) {
+            text[..2].copy_from_slice(&PAIRS[half / 10_000]);
+            text[2..4].copy_from_slice(&PAIRS[half / 100 % 100]);
+            text[4..].copy_from_slice(&PAIRS[half % 100]);
+        }
+        let last = text.iter().rposition(|d| *d != b'0').unwrap_or(0);
+        Self::scientific(negative, &text[..=last], i64::from(exponent))
+    }
+
+    /// `D.DDDeX`
+    fn scientific(negative: bool, digits: &[u8], exponent: i64) -> Self {
+        let mut number = Self::of(if negative { b"-" } else { b"" });
+        number.push(&digits[..1]);
+        if digits.len() > 1 {
+            number.push(b".");
+            number.push(&digits[1..]);
+        }
+        number.push(b"e");
+        number.push_integer(exponent);
+        number
+    }
 }
 
-/// Twelve significant digits, without trailing zeros.
-fn write_rounded(x: f64, into: &mut Vec<u8>) {
-    if let Some((digits, exponent, _)) = decimal(x) {
-        write_digits(x < 0.0, digits, exponent, into);
-    } else if x == 0.0 {
-        into.push(b'0');
-    } else if !x.is_finite() {
-        into.extend_from_slice(b"null");
-    } else {
-        let text = format!("{x:.0$e}", DIGITS - 1);
-        let (mantissa, exponent) = text.split_once('e').expect("exponential form has an exponent");
-        let mantissa = mantissa.trim_end_matches('0').trim_end_matches('.');
-        write!(into, "{mantissa}e{exponent}").expect("a vector takes any text");
+/// `00` to `99`.
+const fn pairs() -> [[u8; 2]; 100] {
+    let mut pairs = [[0; 2]; 100];
+    let mut n = 0;
+    while n < 100 {
+        pairs[n] = [b'0' + (n / 10) as u8, b'0' + (n % 10) as u8];
+        n += 1;
     }
+    pairs
 }
 
 /// Twelve digits `d` and an exponent `e` with `|x|` rounding to `d * 10^(e - 11)`, and whether that
@@ -219,65 +306,32 @@ fn decimal(x: f64) -> Option<(u64, i32, bool)> {
         1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
         1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
     ];
-    const BORDERS: [f64; 22] = [
+    const BORDERS: [f64; 23] = [
         1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2, 1e3, 1e4, 1e5,
-        1e6, 1e7, 1e8, 1e9, 1e10, 1e11,
+        1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12,
     ];
     let magnitude = x.abs();
     if !(1e-10..1e12).contains(&magnitude) {
         return None;
     }
-    let exponent = BORDERS.partition_point(|border| *border <= magnitude) as i32 - 11;
+    // The binary exponent times log10(2), rounded down, is the decimal one or one below it.
+    let guess = (((magnitude.to_bits() >> 52) as i32 - 1023) * 1233) >> 12;
+    let exponent = guess + i32::from(magnitude >= BORDERS[(guess + 11) as usize]);
     let scale = POWERS[(11 - exponent) as usize];
     let scaled = magnitude * scale;
-    if (scaled.fract() - 0.5).abs() < 1e-3 {
+    // It is below 2^53, and a conversion is quicker than rounding by a call.
+    let whole = scaled as i64;
+    let fraction = scaled - whole as f64;
+    if (fraction - 0.5).abs() < 1e-3 {
         return None;
     }
-    let digits = scaled.round();
-    let exact = digits / scale == magnitude;
-    Some(if digits >= 1e12 {
+    let digits = whole + i64::from(fraction > 0.5);
+    let exact = digits as f64 / scale == magnitude;
+    Some(if digits >= 1_000_000_000_000 {
         (100_000_000_000, exponent + 1, exact)
     } else {
-        (digits as u64, exponent, exact)
+        (digits.unsigned_abs(), exponent, exact)
     })
-}
-
-/// Writes twelve digits as `D.DDDeX`.
-fn write_digits(negative: bool, mut digits: u64, exponent: i32, into: &mut Vec<u8>) {
-    let mut text = [b'0'; DIGITS];
-    for slot in text.iter_mut().rev() {
-        *slot = b'0' + (digits % 10) as u8;
-        digits /= 10;
-    }
-    let used = text.iter().rposition(|d| *d != b'0').map_or(1, |i| i + 1);
-    if negative {
-        into.push(b'-');
-    }
-    into.push(text[0]);
-    if used > 1 {
-        into.push(b'.');
-        into.extend_from_slice(&text[1..used]);
-    }
-    into.push(b'e');
-    write_integer(i64::from(exponent), into);
-}
-
-fn write_integer(n: i64, into: &mut Vec<u8>) {
-    let mut text = [0_u8; 20];
-    let mut at = text.len();
-    let mut rest = n.unsigned_abs();
-    loop {
-        at -= 1;
-        text[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    if n < 0 {
-        into.push(b'-');
-    }
-    into.extend_from_slice(&text[at..]);
 }
 
 #[cfg(test)]
@@ -286,15 +340,21 @@ mod tests {
 
     use super::*;
 
-    fn text(write: fn(f64, &mut Vec<u8>), x: f64) -> String {
-        let mut out = Vec::new();
-        write(x, &mut out);
-        String::from_utf8(out).unwrap()
+    fn text(number: &Number) -> &str {
+        std::str::from_utf8(number.as_bytes()).unwrap()
+    }
+
+    fn exact(x: f64) -> String {
+        text(&Number::exact(x)).to_owned()
+    }
+
+    fn rounded(x: f64) -> String {
+        text(&Number::rounded(x)).to_owned()
     }
 
     #[test]
     fn numbers_have_one_form() {
-        for (x, exact, rounded) in [
+        for (x, in_full, short) in [
             (0.0, "0", "0"),
             (-0.0, "0", "0"),
             (1.0, "1e0", "1e0"),
@@ -305,11 +365,21 @@ mod tests {
             (f64::NAN, "null", "null"),
             (f64::NEG_INFINITY, "null", "null"),
         ] {
-            assert_eq!((&*text(write_exact, x), &*text(write_rounded, x)), (exact, rounded));
+            assert_eq!((&*exact(x), &*rounded(x)), (in_full, short));
         }
-        let mut out = Vec::new();
-        write_integer(i64::MIN, &mut out);
-        assert_eq!(out, i64::MIN.to_string().into_bytes());
+        // Both sides of each power of ten.
+        for n in -330..=308 {
+            let power: f64 = format!("1e{n}").parse().unwrap();
+            for x in [power.next_down(), power, power.next_up()] {
+                let shortest = if x == 0.0 { "0".into() } else { format!("{x:e}") };
+                assert_eq!(exact(x), shortest);
+                let formatted: f64 = format!("{x:.11e}").parse().unwrap();
+                assert_eq!(rounded(x).parse::<f64>().unwrap(), formatted);
+            }
+        }
+        for n in [i64::MIN, -1, 0, 9, 10, i64::MAX] {
+            assert_eq!(text(&Number::integer(n)), n.to_string());
+        }
     }
 
     #[test]
@@ -336,11 +406,11 @@ mod tests {
             x in prop_oneof![any::<f64>(), -1e6..1e6_f64, (-100_000_i64..100_000).prop_map(|n| n as f64 / 1e4)]
         ) {
             prop_assume!(x.is_finite());
-            prop_assert_eq!(text(write_exact, x).parse::<f64>().unwrap(), x);
+            prop_assert_eq!(exact(x).parse::<f64>().unwrap(), x);
             let formatted: f64 = format!("{x:.11e}").parse().unwrap();
-            let ours = text(write_rounded, x);
+            let ours = rounded(x);
             prop_assert_eq!(ours.parse::<f64>().unwrap(), formatted, "{}", ours);
-            prop_assert_eq!(text(write_exact, x), if x == 0.0 { "0".into() } else { format!("{x:e}") });
+            prop_assert_eq!(exact(x), if x == 0.0 { "0".into() } else { format!("{x:e}") });
         }
     }
 }

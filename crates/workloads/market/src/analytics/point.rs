@@ -53,17 +53,27 @@ pub struct BucketBook {
     pub asks: Vec<Level>,
 }
 
-/// What a bucket lacks.
+/// What a bucket lacks. Stored by the names of those that are raised alone: nearly all buckets lack
+/// nothing, and there are millions of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct QualityFlags {
     /// No snapshot.
+    #[serde(skip_serializing_if = "is_false")]
     pub empty_bucket: bool,
     /// Fewer than two snapshots.
+    #[serde(skip_serializing_if = "is_false")]
     pub low_samples: bool,
     /// No level on one side.
+    #[serde(skip_serializing_if = "is_false")]
     pub empty_book: bool,
     /// A gap between snapshots of more than two polls.
+    #[serde(skip_serializing_if = "is_false")]
     pub irregular_spacing: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// Least, greatest and mean value.

@@ -79,8 +79,47 @@ class Store:
         return np.array(rows, dtype=float).reshape(-1, 2).T
 
 
+class History:
+    """The candles of a stretch, read once into arrays, with a Store's answers about them."""
+
+    def __init__(self, store, since, until):
+        self.since, minutes = since, (until - since) // MINUTE
+        self.coins = store.rows(
+            "select symbol, base_asset, quote_asset from settings_coin_universe u"
+            f" where coalesce(enabled, 1) = 1 {UNIVERSE}")
+        self.candles = {}
+        for symbol, *_ in self.coins:
+            found = np.array(store.rows(
+                "select (open_time - ?) / 60000, close, volume from ingest_kline_raw"
+                " where symbol = ? and interval_label = '1m' and open_time >= ? and open_time < ?"
+                " order by open_time", since, symbol, since, until)).reshape(-1, 3)
+            self.candles[symbol] = np.full((2, minutes), np.nan)
+            self.candles[symbol][:, found[:, 0].astype(np.int64)] = found[:, 1:].T
+
+    def at(self, time):
+        return (time - self.since) // MINUTE
+
+    def members(self, label, start, version):
+        length = LENGTHS[label]
+        last = self.at(start + length) - 1
+        return [(*coin, "klines", length // MINUTE, None, None, None,
+                 self.candles[coin[0]][0, last]) for coin in self.coins]
+
+    def points(self, symbol, source, start, end):
+        return self.candles[symbol][:, self.at(start):self.at(end)]
+
+    def close_at(self, symbol, open_time):
+        found = self.candles[symbol][0, self.at(open_time)]
+        return None if np.isnan(found) else found
+
+    def first_close(self, symbol, since, before):
+        found = self.candles[symbol][0, self.at(since):self.at(before)]
+        known = found[~np.isnan(found)]
+        return known[0] if len(known) else None
+
+
 def compute(store, label, start, version, before, limit):
-    """All of one window, from its inputs; returns what the next one looks back on."""
+    """All of one window from candles; returns what the next one looks back on."""
     members = store.members(label, start, version)
     shares = []
     for symbol, *_, source, samples, _, _, _, _ in members:
@@ -239,9 +278,11 @@ def main():
         todo = {label: store.windows(label, options.windows)[::-1] for label in options.labels}
         windows, symbols, started = 0, 0, time.perf_counter()
         for label in options.labels:
-            before = None
+            first, last = todo[label][0][0], todo[label][-1][0]
+            # The changes over 24 hours look back on the day before.
+            history, before = History(store, first // DAY * DAY - DAY, last + LENGTHS[label]), None
             for start, version in todo[label]:
-                before = compute(store, label, start, version, before, options.mood_symbols)
+                before = compute(history, label, start, version, before, options.mood_symbols)
                 windows, symbols = windows + 1, symbols + len(before[0]) - 1
         seconds = time.perf_counter() - started
         print(json.dumps({"windows": windows, "symbol_windows": symbols, "seconds": seconds}))

@@ -1,10 +1,11 @@
 //! What the measuring programs share: processor time and memory of a process, percentiles, the
-//! machine in one line, aligned tables ([`Table`]), seeded candles ([`candles`]), and the parts of the
-//! queue's measurement ([`queue`]).
+//! machine in one line, aligned tables ([`Table`]), seeded candles ([`candles`]), processes
+//! ([`process`]), and the parts of the queue's measurement ([`queue`]).
 //!
 //! The programs state what they measured beside a floor of the same run; they never judge a time.
 
 pub mod candles;
+pub mod process;
 pub mod queue;
 
 use std::fmt::Write as _;
@@ -26,6 +27,8 @@ pub struct Usage {
     pub rss_kib: u64,
     /// Most resident memory so far, in KiB.
     pub peak_kib: u64,
+    /// Resident memory that is not of a file, in KiB: heap and stacks.
+    pub anon_kib: u64,
 }
 
 impl Usage {
@@ -55,7 +58,12 @@ impl Usage {
         let cpu = Duration::from_millis((ticks(11) + ticks(12)) * (1000 / TICKS));
         let path = format!("/proc/{process}/status");
         let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        Ok(Self { cpu, rss_kib: kib(&status, "VmRSS:"), peak_kib: kib(&status, "VmHWM:") })
+        Ok(Self {
+            cpu,
+            rss_kib: kib(&status, "VmRSS:"),
+            peak_kib: kib(&status, "VmHWM:"),
+            anon_kib: kib(&status, "RssAnon:"),
+        })
     }
 
     /// Cores used between `earlier` and this reading, `wall` apart.

@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use rusqlite::{Connection, OpenFlags};
 use watchbell_bench::candles::{Loader, PAGE, Walk, database, page_commit};
+use watchbell_bench::process::{PATIENCE, Process};
 use watchbell_bench::{Table, Usage, machine, percentile, progress};
 use watchbell_clock::{Clock, Stopwatch};
 use watchbell_core::{Millis, Time};
@@ -42,49 +43,6 @@ struct Args {
     /// One day, 5 seconds, 5 calls
     #[arg(long)]
     quick: bool,
-}
-
-/// How long a start or a stop may take before the measurement is given up.
-const PATIENCE: Millis = Millis::from_secs(60);
-
-/// A process that we started, and that ends with us.
-struct Process(Child);
-
-impl Process {
-    fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
-        let log = fs::File::options().create(true).append(true).open(log)?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
-        Ok(Self(child))
-    }
-
-    fn id(&self) -> u32 {
-        self.0.id()
-    }
-
-    /// Asks it to stop and waits for its end.
-    async fn stop(mut self, clock: &Clock) -> anyhow::Result<()> {
-        let asked = Command::new("kill").args(["-INT", &self.id().to_string()]).status()?;
-        anyhow::ensure!(asked.success(), "cannot interrupt process {}", self.id());
-        let give_up = clock.now() + PATIENCE;
-        while self.0.try_wait()?.is_none() {
-            anyhow::ensure!(clock.now() < give_up, "process {} did not stop", self.id());
-            clock.sleep(Millis(5)).await;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // One that has ended already needs no end; nobody is left to hear of another failure.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
 }
 
 /// The installation under measurement.
@@ -120,7 +78,7 @@ impl Subject {
             if self.get("/readyz").is_ok_and(|answer| answer.0 == 200) {
                 return Ok((node, watch.elapsed()));
             }
-            let ended = node.0.try_wait()?;
+            let ended = node.ended()?;
             if ended.is_some() || watch.millis() > PATIENCE {
                 let said = fs::read_to_string(&log).unwrap_or_default();
                 anyhow::bail!("the node is not ready ({ended:?}); it said:\n{said}");

@@ -101,7 +101,7 @@ async fn fill(
                 1_003,
                 1_001,
                 (bid - ask) / (bid + ask),
-                r#"{"empty_bucket":false,"low_samples":false,"empty_book":false,"irregular_spacing":false}"#,
+                "{}",
                 a,
                 a * 0.99,
                 b,

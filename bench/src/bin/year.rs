@@ -8,7 +8,6 @@
 //! Several sizes show what the cost grows with: windows with symbols, matrices with the square of the
 //! coins.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -157,11 +156,9 @@ async fn run(path: &Path, symbols: usize, days: usize, seed: u64) -> anyhow::Res
 /// The half-hour, and the day.
 const HALF: Millis = Millis::from_mins(30);
 const DAY: Millis = Millis::from_days(1);
+const DAY_MINUTES: usize = 1440;
 /// Symbols that a mood is made of.
 const MOOD_SYMBOLS: usize = 12;
-
-/// One symbol's candles within a window: times and prices of their closes, and weights.
-type Candles = (Vec<Time>, Vec<f64>, Vec<f64>);
 
 /// What the functions alone came to, to be compared with what is stored.
 struct Half {
@@ -170,73 +167,69 @@ struct Half {
     gfm: Vec<f64>,
 }
 
-/// Our functions and what they read from.
+/// The 1-minute candles of one symbol: closes and weights, NaN where there is none.
+struct Candles {
+    closes: Vec<f64>,
+    weights: Vec<f64>,
+}
+
+/// Our functions, and the stretch of candles that they are given.
 struct Alone {
-    db: Database,
     names: Vec<Arc<str>>,
-    /// The same as the JSON that a query takes.
-    list: String,
     market: Market,
+    /// The open time of the first candle.
+    since: Time,
+    candles: Vec<Candles>,
     scratch: Scratch,
     before: Option<Slice>,
 }
 
 impl Alone {
-    fn open(path: &Path, symbols: usize) -> anyhow::Result<Self> {
-        let db = Database::open(&FileOptions { read_only: true, ..FileOptions::new(path) })?;
+    /// Reads the candles from `since` to `until` of all symbols at once.
+    async fn read(db: &Database, symbols: usize, since: Time, until: Time) -> anyhow::Result<Self> {
         let names: Vec<Arc<str>> = (0..symbols).map(|i| Arc::from(name(i))).collect();
         let market = Market::new(names.iter().map(|symbol| {
             let base = symbol.strip_suffix(USDT).unwrap_or(symbol);
             (Arc::clone(symbol), Arc::from(base), Arc::from(USDT))
         }));
-        let list = serde_json::to_string(&names)?;
-        Ok(Self { db, names, list, market, scratch: Scratch::default(), before: None })
-    }
-
-    /// The closes of all symbols that `condition` selects, by the place of the symbol.
-    async fn closes(
-        &self,
-        sql: &'static str,
-        (a, b): (Time, Time),
-    ) -> anyhow::Result<BTreeMap<(usize, Time), f64>> {
-        let found = self.db.scan(
-            sql,
-            values![self.list.as_str(), a, b],
-            BTreeMap::new(),
-            |found: &mut BTreeMap<_, _>, row| {
-                found.insert((row.i64(0)? as usize, row.time(1)?), row.f64(2)?);
-                Ok(ControlFlow::Continue(()))
-            },
-        );
-        Ok(found.await?)
-    }
-
-    /// One half-hour: windows, mood, matrices.
-    async fn half(&mut self, start: Time) -> anyhow::Result<Half> {
-        let (end, n) = (start + HALF, self.names.len());
-        let all: Vec<Candles> = vec![Candles::default(); n];
-        let candles = self.db.scan(
+        let minutes = usize::try_from((until - since) / MINUTE)?;
+        let none = || Candles { closes: vec![f64::NAN; minutes], weights: vec![f64::NAN; minutes] };
+        let candles = db.scan(
             "select s.key, k.open_time, k.close, k.volume
              from json_each($1) s cross join ingest.kline_raw k
              where k.symbol = s.value and k.interval_label = '1m'
                and k.open_time >= $2 and k.open_time < $3",
-            values![self.list.as_str(), start, end],
-            all,
-            |all, row| {
-                let (times, prices, weights) = &mut all[row.i64(0)? as usize];
-                let volume = row.f64(3)?;
-                times.push(row.time(1)? + MINUTE);
-                prices.push(row.f64(2)?);
-                weights.push(if volume > 0.0 { volume } else { 1.0 });
+            values![serde_json::to_string(&names)?, since, until],
+            names.iter().map(|_| none()).collect(),
+            move |all: &mut Vec<Candles>, row| {
+                let candles = &mut all[row.i64(0)? as usize];
+                let (at, volume) = (((row.time(1)? - since) / MINUTE) as usize, row.f64(3)?);
+                candles.closes[at] = row.f64(2)?;
+                candles.weights[at] = if volume > 0.0 { volume } else { 1.0 };
                 Ok(ControlFlow::Continue(()))
             },
         );
         let candles = candles.await?;
-        let (mut shares, mut prices, mut gfm) = (Vec::new(), Vec::new(), Vec::new());
-        for (symbol, (times, closes, weights)) in self.names.iter().zip(&candles) {
-            let input = WindowInput::new(closes, times, weights)?;
+        Ok(Self { names, market, since, candles, scratch: Scratch::default(), before: None })
+    }
+
+    /// The place of the candle that opens at `open`.
+    fn at(&self, open: Time) -> usize {
+        ((open - self.since) / MINUTE) as usize
+    }
+
+    /// One half-hour: windows, mood, matrices.
+    fn half(&mut self, start: Time) -> anyhow::Result<Half> {
+        let (from, to) = (self.at(start), self.at(start + HALF));
+        let (day_before, midnight) = (to - 1 - DAY_MINUTES, self.at(start.floor(DAY)));
+        let times: Vec<Time> = (1..=HALF / MINUTE).map(|k| start + MINUTE * k).collect();
+        let known = |price: f64| Some(price).filter(|price| !price.is_nan());
+        let n = self.names.len();
+        let (mut shares, mut gfm) = (Vec::with_capacity(n), Vec::with_capacity(n));
+        for (symbol, candles) in self.names.iter().zip(&self.candles) {
+            let input =
+                WindowInput::new(&candles.closes[from..to], &times, &candles.weights[from..to])?;
             let computed = compute_window(&input, &mut self.scratch);
-            prices.push(closes.last().copied());
             gfm.push(computed.stats.gfm);
             let share = Share {
                 g: Some(computed.stats.delta_gfm_pct.0 / 100.0),
@@ -250,30 +243,12 @@ impl Alone {
         let mood = judge(&shares, &Params::default());
         let (_, mood) = mood.map_err(|why| anyhow::anyhow!("a window has no mood: {why:?}"))?;
 
-        let (last, first) = (end - MINUTE, end - MINUTE - DAY);
-        let day = self.closes(
-            "select s.key, k.open_time, k.close from json_each($1) s cross join ingest.kline_raw k
-             where k.symbol = s.value and k.interval_label = '1m' and k.open_time in ($2, $3)",
-            (last, first),
-        );
-        let day = day.await?;
-        let opening = self.closes(
-            "select s.key, min(k.open_time), k.close
-             from json_each($1) s cross join ingest.kline_raw k
-             where k.symbol = s.value and k.interval_label = '1m' and k.open_time = (
-               select min(m.open_time) from ingest.kline_raw m
-               where m.symbol = s.value and m.interval_label = '1m'
-                 and m.open_time >= $2 and m.open_time < $3)
-             group by s.key",
-            (start.floor(DAY), last + Millis(1)),
-        );
-        let opening = opening.await?;
-        let mut openings = vec![None; n];
-        for ((place, _), close) in opening {
-            openings[place] = Some(close);
-        }
-        let change = |i| Some(Frac(day.get(&(i, last))? / day.get(&(i, first))? - 1.0));
-        let changes: Vec<_> = (0..n).map(change).collect();
+        let closes = || self.candles.iter().map(|c| &c.closes);
+        let prices: Vec<_> = closes().map(|c| known(c[to - 1])).collect();
+        let changes: Vec<_> =
+            closes().map(|c| known(c[to - 1] / c[day_before] - 1.0).map(Frac)).collect();
+        let openings: Vec<_> =
+            closes().map(|c| c[midnight..to].iter().copied().find(|p| !p.is_nan())).collect();
         let previous = self.before.take().map(|slice| Previous {
             benchmark: slice.grid(MatrixType::Benchmark).clone(),
             id_pct: slice.grid(MatrixType::IdPct).clone(),
@@ -289,23 +264,23 @@ impl Alone {
     }
 
     /// Whether the node came to the same.
-    async fn compare(&self, halves: &[Half]) -> anyhow::Result<()> {
+    async fn compare(&self, db: &Database, halves: &[Half]) -> anyhow::Result<()> {
         for half in halves {
             let mood = "select coeff from mea_dynamics.moods
                 where window_label = '30m' and window_start = $1 and is_fallback = 0";
-            let row = self.db.query_one(mood, values![half.start]).await?;
+            let row = db.query_one(mood, values![half.start]).await?;
             anyhow::ensure!(row.f64(0)? == half.coeff, "another mood at {}", half.start);
             for (symbol, gfm) in self.names.iter().zip(&half.gfm) {
                 let stats = "select gfm from str_aux.window_stats
                     where symbol = $1 and window_label = '30m' and window_start = $2";
-                let row = self.db.query_one(stats, values![Arc::clone(symbol), half.start]).await?;
+                let row = db.query_one(stats, values![Arc::clone(symbol), half.start]).await?;
                 anyhow::ensure!(row.f64(0)? == *gfm, "another mode of {symbol} at {}", half.start);
             }
         }
         let (Some(slice), Some(half)) = (&self.before, halves.last()) else { return Ok(()) };
         let cells = "select matrix_type, base, cells from matrices.rows
             where series = '30m' and ts_ms = $1";
-        for row in self.db.query(cells, values![half.start + HALF]).await? {
+        for row in db.query(cells, values![half.start + HALF]).await? {
             let of = MatrixType::parse(row.text(0)?).context("a matrix of an unknown type")?;
             let base = self.market.find(row.text(1)?).context("a coin that is not ours")?;
             let stored: Vec<Option<f64>> = serde_json::from_str(row.text(2)?)?;
@@ -318,19 +293,21 @@ impl Alone {
 
 /// Seconds for a half-hour of all symbols by our functions alone.
 async fn alone(path: &Path, symbols: usize, halves: usize) -> anyhow::Result<f64> {
-    let mut ours = Alone::open(path, symbols)?;
+    let db = Database::open(&FileOptions { read_only: true, ..FileOptions::new(path) })?;
     let newest = "select window_start from str_aux.windows
         where symbol = $1 and window_label = '30m' order by window_start desc limit $2";
-    let rows = ours.db.query(newest, values![name(0), halves as i64]).await?;
+    let rows = db.query(newest, values![name(0), halves as i64]).await?;
     let starts: Vec<Time> = rows.iter().rev().map(|row| row.time(0)).collect::<Result<_, _>>()?;
+    let (Some(first), Some(last)) = (starts.first(), starts.last()) else {
+        anyhow::bail!("the node computed no half-hour");
+    };
     let watch = Stopwatch::start();
-    let mut computed = Vec::with_capacity(starts.len());
-    for start in &starts {
-        computed.push(ours.half(*start).await?);
-    }
+    // The changes over 24 hours look back on the day before.
+    let mut ours = Alone::read(&db, symbols, first.floor(DAY) - DAY, *last + HALF).await?;
+    let computed: Vec<Half> = starts.iter().map(|at| ours.half(*at)).collect::<Result<_, _>>()?;
     let took = watch.elapsed();
-    ours.compare(&computed).await?;
-    ours.db.close().await?;
+    ours.compare(&db, &computed).await?;
+    db.close().await?;
     Ok(took.as_secs_f64() / starts.len() as f64)
 }
 

@@ -42,16 +42,16 @@ const PROMISES: [(&str, &str); 13] = [
     ),
     (
         "no candle is missing outside of the known gaps",
-        "select symbol || ' ' || open_time from (
-           select symbol, interval_label, open_time,
+        "select symbol || ' ' || interval_label || ' ' || open_time from (
+           select symbol, interval_label, open_time, close_time + 1 as due,
                   lead(open_time) over (partition by symbol, interval_label order by open_time)
                     as next_open
            from ingest.kline_raw
          ) k
-         where next_open - open_time > 60000 and not exists (
+         where next_open > due and not exists (
            select 1 from ingest.kline_gaps g
            where g.symbol = k.symbol and g.interval_label = k.interval_label
-             and g.from_at <= k.open_time + 60000 and g.to_at >= k.next_open
+             and g.from_at <= k.due and g.to_at >= k.next_open
          )",
     ),
     (
@@ -239,4 +239,55 @@ async fn around(config: &Config, db: &Database, found: &mut Findings) -> Result<
         }));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use watchbell_core::{Statement, Time};
+    use watchbell_db::Engine;
+    use watchbell_testkit::{NOW, TempDb, postgres_is_wanted};
+
+    use super::*;
+
+    async fn broken(db: &Database) -> Vec<String> {
+        let mut found = Findings::default();
+        promises(db, &mut found).await.unwrap();
+        found.problems
+    }
+
+    /// Candles that follow each other are whole, however long each is.
+    #[tokio::test]
+    async fn a_candle_is_missing_by_the_length_of_its_own_interval() {
+        for engine in [Engine::Sqlite, Engine::Postgres] {
+            let temp = match engine {
+                Engine::Sqlite => TempDb::sqlite(&LINES).await,
+                Engine::Postgres if postgres_is_wanted() => TempDb::postgres(&LINES).await,
+                Engine::Postgres => continue,
+            };
+            let candle = |label: &str, open: Time, minutes: i64| {
+                let close = Time(open.0 + minutes * 60_000 - 1);
+                Statement::new(
+                    "insert into ingest.kline_raw values
+                       ('BTCUSDT', $1, $2, $3, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1, 0.5, 0.5)",
+                    values![label, open, close],
+                )
+            };
+            let at = |minutes: i64| Time(NOW.0 + minutes * 60_000);
+            let whole = [("1m", 1), ("5m", 5), ("1h", 60)]
+                .map(|(label, minutes)| [0, 1, 2].map(|n| candle(label, at(n * minutes), minutes)));
+            temp.db.apply(whole.concat()).await.unwrap();
+            assert_eq!(broken(&temp.db).await, [] as [String; 0]);
+            temp.db.apply(vec![candle("5m", at(20), 5)]).await.unwrap();
+            let problems = broken(&temp.db).await;
+            assert!(problems[0].contains("no candle is missing outside"), "{problems:?}");
+            assert!(problems[0].ends_with(&format!("BTCUSDT 5m {}", at(10).0)), "{problems:?}");
+            let known = Statement::new(
+                "insert into ingest.kline_gaps
+                 values ('BTCUSDT', '5m', $1, $2, 'hole', 2, 0, 0)",
+                values![at(15), at(20)],
+            );
+            temp.db.apply(vec![known]).await.unwrap();
+            assert_eq!(broken(&temp.db).await, [] as [String; 0]);
+        }
+    }
 }

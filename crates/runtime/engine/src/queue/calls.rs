@@ -151,7 +151,8 @@ impl Consumer {
             ttl: self.runner.options.lease_ttl,
         };
         self.tasks.spawn(async move {
-            Told::Claimed { asked: now, most, result: runner.store.claim_jobs(claim).await }
+            let said = runner.gauge.time(runner.store.claim_jobs(claim));
+            Told::Claimed { asked: now, most, result: said.await }
         });
     }
 
@@ -258,7 +259,7 @@ impl Consumer {
         let (runner, worker) = (Arc::clone(&self.runner), self.unit.def.name.clone());
         self.tasks.spawn(async move {
             let said = runner.store.finish_jobs(&worker, &runner.session, ends.clone(), now);
-            let result = said.await;
+            let result = runner.gauge.time(said).await;
             Told::Finished { ends, result }
         });
     }
@@ -356,7 +357,8 @@ impl Consumer {
         let (runner, turn) = (Arc::clone(&self.runner), self.turn);
         self.tasks.spawn(async move {
             let ttl = runner.options.lease_ttl;
-            let result = runner.store.renew_jobs(&runner.session, ttl, now).await;
+            let said = runner.store.renew_jobs(&runner.session, ttl, now);
+            let result = runner.gauge.time(said).await;
             Told::Renewed { asked: now, turn, result }
         });
     }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use watchbell_core::gate::Gate;
+use watchbell_core::job::Kind;
 use watchbell_core::schedule::Cron;
-use watchbell_core::{Definition, Ledger, Millis, Missed, Trigger};
+use watchbell_core::{Definition, Ledger, Millis, Missed, NewJob, QueueSpec, Trigger};
 
 use crate::fixture::{Boot, Scripted, World, at, every, series};
 use crate::watched::At;
@@ -92,6 +93,21 @@ async fn slow_calls_count_and_so_do_those_that_have_not_come_back() {
     let changes =
         (w.events("store.throttled").await.len(), w.events("store.recovered").await.len());
     assert_eq!(changes, (3, 3));
+    w.down(boot).await;
+}
+
+#[tokio::test]
+async fn the_calls_of_a_queue_count_as_well() {
+    let w = World::new().await;
+    let spec = QueueSpec { kinds: vec![Kind::new("k")], concurrency: 1, prefetch: 0 };
+    let (busy, jobs) = (busy(&w), w.worker("jobs", Trigger::Queue(spec)));
+    let boot = w.boot(&[&busy, &jobs]).await;
+    w.run_to(15).await;
+    assert_eq!(factor(&boot), 1);
+    w.flight.fail("claim_jobs", 1, At::Exhausted);
+    w.enqueue(&boot, NewJob::new("k", serde_json::json!(1))).await;
+    w.run_to(25).await;
+    assert_eq!(factor(&boot), 2, "a claim of jobs found no connection free");
     w.down(boot).await;
 }
 

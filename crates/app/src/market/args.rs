@@ -123,6 +123,11 @@ pub(crate) enum MarketCommand {
     /// Bring account trades into the ledger
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// Bring the newest tickers and the symbols of the market to what was ingested
+    ///
+    /// All else of the market is a view of what was ingested. Doing it twice changes nothing the second
+    /// time.
+    Rebuild,
     /// Fetch the past of a symbol and compute its windows; prints `cycles=.., windows=..`
     #[command(after_long_help = "Examples:\n  watchbell market backfill BTCUSDT 2026-11-01 \
               2026-11-08\n  watchbell market backfill BTCUSDT 2026-11-01 2026-11-08 --preview")]

@@ -73,6 +73,10 @@ pub(super) async fn ledger(command: &LedgerCommand, place: &Place, out: &mut Out
     carry_out("ledger.import", json!({ "file": name, "csv": csv }), place, out).await
 }
 
+pub(super) async fn rebuild(place: &Place, out: &mut Out) -> Result<()> {
+    carry_out("market.rebuild", json!({}), place, out).await
+}
+
 /// Enqueues a job, has it carried out, and prints what came of it.
 async fn carry_out(kind: &str, payload: Value, place: &Place, out: &mut Out) -> Result<()> {
     let job = ended(kind, payload, place, out).await?;

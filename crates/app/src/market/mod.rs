@@ -49,7 +49,7 @@ impl Own {
                 MarketCommand::Sessions(command) => {
                     matches!(command, SessionsCommand::Open(_) | SessionsCommand::Close(_))
                 }
-                MarketCommand::Ledger(_) => true,
+                MarketCommand::Ledger(_) | MarketCommand::Rebuild => true,
                 MarketCommand::Backfill(args) => !args.preview,
                 _ => false,
             },
@@ -86,6 +86,7 @@ async fn market(
     match command {
         MarketCommand::Backfill(args) => return backfill::run(args, place, global, out).await,
         MarketCommand::Ledger(command) => change::ledger(command, place, out).await?,
+        MarketCommand::Rebuild => change::rebuild(place, out).await?,
         MarketCommand::Universe { command: Some(command) } => match command {
             UniverseCommand::Enable(args) => change::universe(true, args, place, out).await?,
             UniverseCommand::Disable(args) => change::universe(false, args, place, out).await?,

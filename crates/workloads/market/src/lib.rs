@@ -19,6 +19,7 @@ pub mod matrices;
 pub mod mea;
 pub mod mood;
 pub mod ops;
+mod rebuild;
 mod sampler;
 mod samples;
 mod schema;
@@ -33,7 +34,7 @@ mod window;
 use std::sync::Arc;
 
 use watchbell_core::{Definition, Millis, Worker};
-use watchbell_db::{Database, DbError};
+use watchbell_db::Database;
 use watchbell_venues::binance::BinanceClient;
 
 pub use jobs::{INGEST_JOBS, JOB_SEED};
@@ -259,15 +260,4 @@ pub fn workers(
     workers.push(Arc::new(jobs::IngestJobs::new(runners)));
     workers.push(Arc::new(jobs::JobSeed::new(db.clone(), JOB_KINDS.to_vec())));
     workers
-}
-
-/// Brings the tables of `market` to what was ingested; running it again changes nothing. Candles,
-/// ticks and books are views of `ingest`, so only the newest tickers are computed. Returns how many
-/// rows of them changed.
-///
-/// # Errors
-/// When the database fails.
-pub async fn rebuild(db: &Database) -> Result<u64, DbError> {
-    let applied = db.apply(vec![jobs::latest_tickers()]).await?;
-    Ok(applied.changed.first().copied().unwrap_or(0))
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use watchbell_core::{Cause, Commit, Cycle, Done, Fault, Millis, Statement, Time, values};
+use watchbell_core::{Cause, Commit, Cycle, Done, Fault, Millis, Pct, Statement, Time, values};
 use watchbell_db::Database;
-use watchbell_venues::binance::BinanceClient;
 use watchbell_venues::binance::wire::{Interval, Ticker24h};
+use watchbell_venues::binance::{BinanceClient, State as VenueState, VenueError};
 
 use super::{Runner, read, runner};
 use crate::cin::ImportMoves;
@@ -16,6 +16,8 @@ use crate::trades::{self, Trades};
 use crate::universe;
 use crate::window::series_name;
 
+/// How long a job waits while the venue is not well.
+const AWAY: Millis = Millis::from_secs(30);
 /// Levels of a side of a stored book.
 const DEPTH: usize = 50;
 
@@ -80,7 +82,10 @@ impl Fetch {
                 let own = self.clone();
                 runner(move |cycle, payload| {
                     let own = own.clone();
-                    Box::pin(async move { own.$method(cycle, payload).await })
+                    Box::pin(async move {
+                        let done = own.$method(cycle, payload).await;
+                        done.map_err(|fault| own.put_off(fault, cycle.now()))
+                    })
                 })
             }};
         }
@@ -92,6 +97,19 @@ impl Fetch {
             ("fetch_trades", method!(follow_trades)),
             ("backfill_trades", method!(backfill_trades)),
         ]
+    }
+
+    /// Work that cannot be done because the venue is not well waits for it, and spends no attempt: an
+    /// outage may be longer than all attempts together.
+    fn put_off(&self, fault: Fault, now: Time) -> Fault {
+        let Fault::Transient(error) = &fault else { return fault };
+        let health = self.client.health(now);
+        let away = matches!(health.state, VenueState::Degraded | VenueState::Down);
+        if !away || !error.is::<VenueError>() {
+            return fault;
+        }
+        let why = format!("the venue is {}: {error}", health.state);
+        Fault::Snooze { after: AWAY, why }
     }
 
     async fn klines(&self, cycle: &Cycle, payload: &Value) -> Result<Done, Fault> {
@@ -125,10 +143,11 @@ impl Fetch {
         }
         let names: Vec<&str> = symbols.iter().map(String::as_str).collect();
         let tickers = self.client.ticker_24h(&names).await.map_err(Stop::from)?;
-        let wanted: Vec<Ticker24h> =
+        let mut wanted: Vec<Ticker24h> =
             tickers.into_iter().filter(|t| symbols.contains(&t.symbol)).collect();
+        wanted.sort_by(|a, b| a.symbol.cmp(&b.symbol));
         let mut commit = Commit::new();
-        commit.statements = ticker_rows(&wanted);
+        commit.statements.extend(ticker_rows(wanted.iter()));
         let report = json!({ "symbols": wanted.len(), "at": cycle.now() });
         Ok(Done::new(report, commit))
     }
@@ -187,15 +206,18 @@ impl Fetch {
     }
 }
 
-/// What the venue said of the last 24 hours: a raw row each, and the newest of each symbol.
-pub(crate) fn ticker_rows(tickers: &[Ticker24h]) -> Vec<Statement> {
-    let mut rows = Vec::with_capacity(tickers.len() * 10);
+/// What the venue said of the last 24 hours: a raw row each, and the newest of each symbol. Of two
+/// answers about one instant the first counts, in both.
+pub(crate) fn ticker_rows<'a>(tickers: impl Iterator<Item = &'a Ticker24h>) -> [Statement; 2] {
+    let (mut rows, mut newest) = (Vec::new(), Vec::new());
     for t in tickers {
+        let change = Pct(t.price_change_percent).to_frac();
+        newest.extend(values![t.symbol.as_str(), t.close_time, t.last_price, change.0]);
         rows.extend(values![
             t.symbol.as_str(),
             t.close_time,
             t.last_price,
-            t.price_change_percent / 100.0,
+            change.0,
             t.open_price,
             t.high_price,
             t.low_price,
@@ -211,21 +233,16 @@ pub(crate) fn ticker_rows(tickers: &[Ticker24h]) -> Vec<Statement> {
         10,
         rows,
     );
-    vec![raw, latest_tickers()]
-}
-
-/// Brings `market.ticker_latest` to the newest raw row of each symbol. Running it again changes
-/// nothing.
-pub(crate) fn latest_tickers() -> Statement {
-    Statement::new(
+    let newest = Statement::bulk(
         "insert into market.ticker_latest (symbol, ts, price, change_24h)
-         select r.symbol, r.ts, r.price, r.change_24h from ingest.ticker_raw r
-         where r.ts = (select max(n.ts) from ingest.ticker_raw n where n.symbol = r.symbol)
+         values ($1, $2, $3, $4)
          on conflict (symbol) do update set
            ts = excluded.ts, price = excluded.price, change_24h = excluded.change_24h
          where excluded.ts > market.ticker_latest.ts",
-        Vec::new(),
-    )
+        4,
+        newest,
+    );
+    [raw, newest]
 }
 
 /// The runner of `compute_window`: a request to the window worker itself, which is the only one that

@@ -19,7 +19,7 @@ use watchbell_core::{
     Worker,
 };
 
-pub(crate) use self::fetch::{Fetch, compute_newest, compute_window, import_moves, latest_tickers};
+pub(crate) use self::fetch::{Fetch, compute_newest, compute_window, import_moves, ticker_rows};
 pub(crate) use self::seed::{JobSeed, definition as seed_definition};
 use crate::sync::VENUE;
 

@@ -15,6 +15,7 @@ use watchbell_venues::binance::{BinanceClient, Class, VenueError};
 use super::slice::{Key, Source, Summary};
 use super::{CYCLE_SERIES, Config, stored};
 use crate::analytics::point::CYCLE;
+use crate::jobs::ticker_rows;
 use crate::sync::VENUE;
 use crate::universe;
 
@@ -85,7 +86,7 @@ impl LiveWorker {
         })
         .await??;
         let mut commit = Commit::new();
-        commit.push(keep_newest(tickers.values()));
+        commit.statements.extend(ticker_rows(tickers.values()));
         commit.statements.extend(opening.statement());
         commit.statements.extend(statements);
         let old = self.old(&series, ts).await?;
@@ -137,25 +138,6 @@ impl LiveWorker {
             .await?;
         rows.iter().map(|row| row.time(0)).collect()
     }
-}
-
-/// Keeps what the venue said last of each symbol.
-fn keep_newest<'a>(tickers: impl Iterator<Item = &'a Ticker24h>) -> Statement {
-    let rows = tickers
-        .flat_map(|t| {
-            let change = Pct(t.price_change_percent).to_frac();
-            values![t.symbol.as_str(), t.close_time, t.last_price, change.0]
-        })
-        .collect();
-    Statement::bulk(
-        "insert into market.ticker_latest (symbol, ts, price, change_24h)
-         values ($1, $2, $3, $4)
-         on conflict (symbol) do update set
-           ts = excluded.ts, price = excluded.price, change_24h = excluded.change_24h
-         where excluded.ts >= market.ticker_latest.ts",
-        4,
-        rows,
-    )
 }
 
 /// Removes slices of a live series. The triggers refuse this for those of windows.

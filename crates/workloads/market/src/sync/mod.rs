@@ -1,5 +1,6 @@
 //! `market-sync`: fetches 1-minute candles, finds and repairs what is missing, and says how far
-//! each symbol is known. Jobs fetch candles of other intervals by the same steps.
+//! each symbol is known. Jobs fetch candles of other intervals by the same steps, and a series that a
+//! job has begun is followed from then on, a candle at a time.
 //!
 //! Each page is one fenced step: rows, cursor, gaps and cover together, so the cursor never moves
 //! over a candle that was neither stored nor asked for. A missing candle is a *gap* until the venue
@@ -18,15 +19,15 @@ use watchbell_core::{
     BoxFuture, Commit, Condition, Cycle, Definition, Done, Fault, Millis, Statement, Time, Trigger,
     Worker, chain, values,
 };
-use watchbell_db::{Database, DbError};
+use watchbell_db::{Database, DbError, Row};
 use watchbell_venues::binance::wire::{Interval, Kline};
 use watchbell_venues::binance::{
-    BinanceClient, CallRecord, Class, State as VenueState, VenueError,
+    BinanceClient, CallRecord, CallStatus, Class, State as VenueState, VenueError,
 };
 
 use self::gaps::{between, cover, missing, state_word};
 use crate::Config;
-use crate::universe::{self, BASE, MINUTE, Tracked, UNLISTED_AFTER};
+use crate::universe::{self, BASE, Tracked, UNLISTED_AFTER};
 
 /// Name of the worker.
 pub const MARKET_SYNC: &str = "market-sync";
@@ -39,8 +40,6 @@ pub const KLINES: &str = "klines:1m";
 const FINALITY: Millis = Millis::from_secs(2);
 /// Most candles of a page.
 const PAGE: usize = 1000;
-/// How long lines of the synchronisation log are kept.
-const LOG_KEPT: Millis = Millis::from_days(7);
 /// How far back a series begins that a job is the first to ask for.
 const FIRST_REACH: Millis = Millis::from_hours(6);
 /// How often the venue is asked what it lists.
@@ -66,38 +65,48 @@ impl CallLog {
         }
     }
 
-    fn statements(&self, now: Time) -> Vec<Statement> {
+    /// What stores the requests since the last time, if there were any.
+    fn statement(&self) -> Option<Statement> {
         let records = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        if records.is_empty() {
-            return Vec::new();
-        }
-        let mut params = Vec::with_capacity(records.len() * 9);
+        let mut params = Vec::with_capacity(records.len() * 12);
         for r in records {
             params.extend(values![
                 r.at,
                 r.call.symbol.clone(),
                 r.call.endpoint.to_string(),
+                r.interval,
+                r.from,
+                r.to,
                 r.rows as i64,
                 r.used_weight,
-                r.status.as_str(),
+                outcome(r.status, r.rows),
                 r.http_status.map(i64::from),
                 r.latency,
                 r.error,
             ]);
         }
-        vec![
+        (!params.is_empty()).then(|| {
             Statement::bulk(
                 "insert into ops.market_sync_log
-                   (ts, symbol, endpoint, rows, weight_used, status, http_code, latency_ms, message)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-                9,
+                   (ts, symbol, endpoint, window_label, from_ms, to_ms, rows, weight_used, status,
+                    http_code, latency_ms, message)
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                12,
                 params,
-            ),
-            Statement::new(
-                "delete from ops.market_sync_log where ts < $1",
-                values![now - LOG_KEPT],
-            ),
-        ]
+            )
+        })
+    }
+}
+
+/// The log's word for how a request ended (section 9.4).
+const fn outcome(status: CallStatus, rows: usize) -> &'static str {
+    match status {
+        CallStatus::Ok if rows == 0 => "empty",
+        CallStatus::Ok => "ok",
+        CallStatus::RateLimited => "throttled",
+        CallStatus::Banned => "banned",
+        CallStatus::Transient => "retry",
+        CallStatus::Permanent | CallStatus::Blocked => "error",
     }
 }
 
@@ -148,6 +157,26 @@ struct Track {
 }
 
 impl Track {
+    /// From a row of cursors; none for an interval that is on no fixed grid.
+    fn read(row: &Row) -> Result<Option<Self>, DbError> {
+        let label = row.shared_text(1)?;
+        let interval = Interval::ALL.into_iter().find(|i| i.as_str() == &*label);
+        let Some((interval, step)) = interval.and_then(|i| Some((i, i.millis()?))) else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            symbol: row.shared_text(0)?,
+            interval,
+            label,
+            step,
+            wanted_from: row.time(2)?,
+            covered_from: row.opt_time(3)?,
+            covered_until: row.opt_time(4)?,
+            last_open: row.opt_time(5)?,
+            ends: None,
+        }))
+    }
+
     /// The open time of the first candle that is not fetched, where `edge` is that of the first one
     /// that may still change.
     fn limit(&self, edge: Time) -> Time {
@@ -181,7 +210,7 @@ impl Sync {
         let health = self.client.health(now);
         report.venue = Some(health.state);
         let mut commit = Commit::new();
-        commit.statements = self.log.statements(now);
+        commit.statements.extend(self.log.statement());
         commit.conditions.push(Condition {
             name: VENUE.into(),
             met: !matches!(health.state, VenueState::Down | VenueState::Banned),
@@ -206,7 +235,7 @@ impl Sync {
             self.listed_at.store(cycle.now().0, Ordering::Relaxed);
         }
         let tracks = self.tracks().await?;
-        report.symbols = tracks.len();
+        report.symbols = tracks.iter().filter(|t| t.interval == Interval::M1).count();
         let symbols = tracks.len().max(1);
         for (i, track) in tracks.into_iter().enumerate() {
             let symbol = Arc::clone(&track.symbol);
@@ -261,41 +290,51 @@ impl Sync {
         cycle.step(commit).await.map_err(|e| Stop::Fault(Fault::Store(e)))
     }
 
+    /// The minutes of each symbol in the universe's order, and then, where somebody has asked for
+    /// them once, its candles of other intervals, as they become due.
     async fn tracks(&self) -> Result<Vec<Track>, Stop> {
-        let label: Arc<str> = Arc::from(BASE);
         let rows = self
             .db
             .query(
-                "select symbol, wanted_from, covered_from, covered_until, last_open_time
-                 from ingest.klines_cursor where window_label = $1",
-                values![BASE],
+                "select symbol, window_label, wanted_from, covered_from, covered_until,
+                   last_open_time
+                 from ingest.klines_cursor",
+                Vec::new(),
             )
             .await
             .map_err(database)?;
-        let known: Result<BTreeMap<Arc<str>, Track>, DbError> = rows
-            .iter()
-            .map(|row| {
-                let symbol = row.shared_text(0)?;
-                let track = Track {
-                    symbol: Arc::clone(&symbol),
-                    interval: Interval::M1,
-                    label: Arc::clone(&label),
-                    step: MINUTE,
-                    wanted_from: row.time(1)?,
-                    covered_from: row.opt_time(2)?,
-                    covered_until: row.opt_time(3)?,
-                    last_open: row.opt_time(4)?,
-                    ends: None,
-                };
-                Ok((symbol, track))
-            })
-            .collect();
-        let mut known = known.map_err(database)?;
+        let mut minutes = BTreeMap::new();
+        let mut others: BTreeMap<Arc<str>, Vec<Track>> = BTreeMap::new();
+        for row in &rows {
+            let Some(track) = Track::read(row).map_err(database)? else { continue };
+            let symbol = Arc::clone(&track.symbol);
+            if track.interval == Interval::M1 {
+                minutes.insert(symbol, track);
+            } else if self.is_due(&track) {
+                others.entry(symbol).or_default().push(track);
+            }
+        }
         let tracked = universe::tracked(&self.db, &self.windows).await.map_err(database)?;
-        let tracks = tracked.into_iter().filter_map(|Tracked { symbol, until }| {
-            known.remove(&symbol).map(|track| Track { ends: until, ..track })
-        });
-        Ok(tracks.collect())
+        let (mut tracks, mut later) = (Vec::new(), Vec::new());
+        for Tracked { symbol, until } in tracked {
+            if let Some(track) = minutes.remove(&symbol) {
+                tracks.push(Track { ends: until, ..track });
+            }
+            // Of a symbol that was disabled, only what its last windows need is fetched.
+            if until.is_none() {
+                let mut own = others.remove(&symbol).unwrap_or_default();
+                own.sort_by_key(|track| track.step);
+                later.extend(own);
+            }
+        }
+        tracks.extend(later);
+        Ok(tracks)
+    }
+
+    /// Whether a candle has closed since a series was fetched, or more of its past is wanted.
+    fn is_due(&self, track: &Track) -> bool {
+        let known = track.covered_until.unwrap_or(track.wanted_from);
+        known < self.edge(track.step) || track.covered_from.is_some_and(|c| track.wanted_from < c)
     }
 
     /// Fetches what is missing of one symbol and interval up to the newest closed candle: for jobs.
@@ -332,22 +371,15 @@ impl Sync {
         let row = self
             .db
             .query_one(
-                "select wanted_from, covered_from, covered_until, last_open_time
+                "select symbol, window_label, wanted_from, covered_from, covered_until,
+                   last_open_time
                  from ingest.klines_cursor where symbol = $1 and window_label = $2",
                 values![symbol, interval.as_str()],
             )
             .await?;
-        let track = Track {
-            symbol: Arc::from(symbol),
-            interval,
-            label: Arc::from(interval.as_str()),
-            step,
-            wanted_from: Time(row.i64(0)?),
-            covered_from: row.opt_i64(1)?.map(Time),
-            covered_until: row.opt_i64(2)?.map(Time),
-            last_open: row.opt_i64(3)?.map(Time),
-            ends: None,
-        };
+        let track = Track::read(&row)?.ok_or_else(|| {
+            Fault::permanent(format!("the candles of `{interval}` are on no fixed grid"))
+        })?;
         self.symbol(cycle, track, span, (0.0, 1.0), &mut report).await?;
         report.venue = Some(self.client.health(now).state);
         Ok(report)

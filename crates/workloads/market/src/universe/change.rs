@@ -546,7 +546,7 @@ pub(super) fn cursor(symbol: &Arc<str>, from: Time, now: Time) -> Statement {
 }
 
 /// Brings `market.symbols` to the universe: enabled symbols are `TRADING`, all others `OFF`.
-pub(super) fn mirror(now: Time) -> [Statement; 2] {
+pub(crate) fn mirror(now: Time) -> [Statement; 2] {
     [
         Statement::new(
             "insert into market.symbols (symbol, base_asset, quote_asset, status, updated_at)
@@ -565,6 +565,24 @@ pub(super) fn mirror(now: Time) -> [Statement; 2] {
             values![now],
         ),
     ]
+}
+
+/// How many symbols of the market have not the status that [`mirror`] gives them.
+pub(crate) async fn unmirrored(db: &Database) -> Result<i64, DbError> {
+    let row = db
+        .query_one(
+            "select
+               (select count(*) from settings.coin_universe u
+                left join market.symbols m on m.symbol = u.symbol
+                where m.symbol is null
+                  or m.status <> case when u.enabled = 1 then 'TRADING' else 'OFF' end)
+               + (select count(*) from market.symbols
+                  where status <> 'OFF'
+                    and symbol not in (select symbol from settings.coin_universe))",
+            Vec::new(),
+        )
+        .await?;
+    row.i64(0)
 }
 
 /// What clients asked for, through time (section 1.2): the newest request at an instant holds.

@@ -1,5 +1,5 @@
-//! `universe-desk`: carries out what operators ask of the universe, one job at a time (section 1.1 and
-//! 1.2).
+//! `universe-desk`: carries out what operators ask of the universe, the settings and the market's tables,
+//! one job at a time (sections 1.1, 1.2, 1.5 and 3).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use watchbell_venues::binance::wire::ExchangeInfo;
 use super::UNIVERSE_CHANGED;
 use super::change::{By, Pair, Requests, Universe, Wish};
 use super::venue::{Selection, select, stage};
+use crate::rebuild::rebuild;
 use crate::settings::settings;
 
 /// Name of the worker.
@@ -131,6 +132,11 @@ impl Desk {
             "universe.sync" => self.of_venue(cycle, read(payload)?, true).await,
             "universe.preview" => self.of_venue(cycle, read(payload)?, false).await,
             "universe.request" => self.request(cycle, read(payload)?).await,
+            "market.rebuild" => {
+                let mut commit = Commit::new();
+                let rebuilt = rebuild(&self.db, cycle.now(), &mut commit).await?;
+                Ok(Done::new(rebuilt, commit))
+            }
             "settings.update" => {
                 let now = settings(&self.db).await?.with(&payload);
                 let now = now.map_err(|e| Fault::permanent(format!("no such setting: {e}")))?;
@@ -379,6 +385,11 @@ fn kinds() -> Vec<Kind> {
             json!({"type": "object"}),
         ),
         kind(
+            "market.rebuild",
+            "Brings the newest tickers and the symbols of the market to what was ingested.",
+            object(json!({}), &[]),
+        ),
+        kind(
             "universe.request",
             "Narrows what is computed to these symbols; null lifts it.",
             object(json!({ "symbols": {"anyOf": [{"type": "null"}, symbols]} }), &["symbols"]),
@@ -392,7 +403,7 @@ pub(crate) fn definition() -> Definition {
     Definition::new(UNIVERSE_DESK, Trigger::Queue(spec))
         .describe(
             "Carries out what operators ask of the universe: enable, disable, set, synchronise with \
-             the venue, preview, request.",
+             the venue, preview, request; changes settings; rebuilds the market from what was ingested.",
         )
         .timeouts(Millis::from_mins(1), Millis::from_mins(2))
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use watchbell_core::{Millis, Statement, Time, values};
 use watchbell_db::{Database, DbError};
 
-pub(crate) use change::Requests;
+pub(crate) use change::{Requests, mirror, unmirrored};
 pub use desk::UNIVERSE_DESK;
 pub(crate) use desk::{Desk, definition as desk_definition};
 pub use listings::expected_windows;
@@ -59,8 +59,9 @@ pub(crate) async fn enabled(db: &Database) -> Result<Vec<Arc<str>>, DbError> {
 /// When the database fails.
 pub async fn want_history(db: &Database, from: Time, now: Time) -> Result<(), DbError> {
     db.apply(vec![Statement::new(
-        "update ingest.klines_cursor set wanted_from = $1, updated_at = $2 where wanted_from > $1",
-        values![from.floor(Millis::from_hours(3)), now],
+        "update ingest.klines_cursor set wanted_from = $1, updated_at = $2
+         where wanted_from > $1 and window_label = $3",
+        values![from.floor(Millis::from_hours(3)), now, BASE],
     )])
     .await?;
     Ok(())

@@ -119,7 +119,8 @@ pub(crate) async fn feed(db: &Database) -> Result<Feed, DbError> {
     };
     let answered = db
         .query_opt(
-            "select ts from ops.market_sync_log where status = 'ok' order by ts desc limit 1",
+            "select ts from ops.market_sync_log where status in ('ok', 'empty')
+             order by ts desc limit 1",
             Vec::new(),
         )
         .await?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use watchbell_core::{Fault, Millis};
-use watchbell_market::{Config, JOB_SEED, rebuild};
+use watchbell_market::{Config, JOB_SEED, UNIVERSE_DESK, want_history};
 use watchbell_testkit::NOW;
 
 use crate::world::{MINUTE, SYMBOLS, World, engines};
@@ -80,15 +80,28 @@ async fn tickers_and_books_are_raw_rows_with_a_newest_one() {
             where r.change_24h between -1 and 1";
         assert_eq!(w.count(newest).await, 3);
         // The market is a function of what was ingested.
-        assert_eq!(rebuild(&w.db).await.unwrap(), 0);
-        w.db.apply(vec![watchbell_core::Statement::new(
-            "delete from market.ticker_latest",
-            vec![],
-        )])
-        .await
-        .unwrap();
-        assert_eq!(rebuild(&w.db).await.unwrap(), 3);
-        assert_eq!(w.count(newest).await, 3);
+        let market = "select symbol, ts, price, change_24h, 'x' from market.ticker_latest
+            union all select symbol, updated_at, 0, 0, status from market.symbols order by 1, 5";
+        let rebuild = async || {
+            let done = w.job(UNIVERSE_DESK, "market.rebuild", json!({})).await.unwrap();
+            (done.summary["tickers"].as_i64().unwrap(), done.summary["symbols"].as_i64().unwrap())
+        };
+        assert_eq!(rebuild().await, (0, 0));
+        let before = w.rows(market).await;
+        for (spoil, wrong) in [
+            ("delete from market.ticker_latest", (3, 0)),
+            ("update market.ticker_latest set price = price + 1 where symbol = 'BTCUSDT'", (1, 0)),
+            ("update market.ticker_latest set ts = ts + 1 where symbol = 'ETHUSDT'", (1, 0)),
+            ("insert into market.ticker_latest values ('OLDUSDT', 1, 2.0, 0.0)", (1, 0)),
+            ("update market.symbols set status = 'OFF' where symbol = 'SOLUSDT'", (0, 1)),
+        ] {
+            w.apply(spoil, vec![]).await;
+            assert_ne!(w.rows(market).await, before, "{spoil}");
+            assert_eq!(rebuild().await, wrong, "{spoil}");
+            w.apply("update market.symbols set updated_at = $1", vec![NOW.into()]).await;
+            assert_eq!(w.rows(market).await, before, "{spoil}");
+            assert_eq!(rebuild().await, (0, 0), "a second time: nothing");
+        }
 
         w.ingest_job("fetch_orderbook", json!({})).await.unwrap();
         w.pass(MINUTE);
@@ -133,6 +146,60 @@ async fn a_rate_limit_puts_a_job_off_and_spends_no_attempt() {
     assert!(matches!(&fault, Fault::Snooze { after, .. } if after.0 == 30_000), "{fault}");
     w.pass(Millis::from_secs(31));
     w.ingest_job("fetch_klines", payload).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_outage_puts_a_job_off_and_spends_no_attempt() {
+    let w = World::new(HOUR, "*:down").await;
+    for (kind, payload) in [
+        ("fetch_klines", json!({ "symbol": "BTCUSDT", "window": "5m" })),
+        ("fetch_ticker", json!({})),
+        ("fetch_orderbook", json!({})),
+        ("fetch_trades", json!({ "symbol": "BTCUSDT" })),
+    ] {
+        let fault = w.ingest_job(kind, payload).await.unwrap_err();
+        let Fault::Snooze { after, why } = &fault else { panic!("{kind}: {fault}") };
+        assert_eq!(after.0, 30_000);
+        assert!(why.starts_with("the venue is d"), "{why}");
+        w.pass(MINUTE);
+    }
+    w.set_faults("");
+    w.ingest_job("fetch_ticker", json!({})).await.unwrap();
+    // One bad answer of a venue that is well spends an attempt.
+    w.ingest_job("fetch_ticker", json!({})).await.unwrap();
+    w.set_faults("ticker24hr:malformed:n=2");
+    let fault = w.ingest_job("fetch_ticker", json!({})).await;
+    assert!(fault.is_ok(), "the third try succeeds: {fault:?}");
+}
+
+#[tokio::test]
+async fn a_series_that_was_asked_for_is_followed() {
+    for engine in engines() {
+        let w = World::on(engine, &Config::default(), HOUR, "").await;
+        w.sync().await.unwrap();
+        let payload = json!({ "symbol": "BTCUSDT", "window": "5m" });
+        w.ingest_job("fetch_klines", payload).await.unwrap();
+        for (pass, rows) in [(MINUTE * 4, 4 * 3), (MINUTE, 3 + 1), (MINUTE * 10, 10 * 3 + 2)] {
+            w.pass(pass);
+            let done = w.sync().await.unwrap();
+            assert_eq!(
+                (&done.summary["rows"], &done.summary["symbols"]),
+                (&rows.into(), &3.into())
+            );
+        }
+        assert_eq!(candles(&w, "5m").await.2, (NOW + MINUTE * 10).0);
+        // What the venue was asked is on record, with what was asked for.
+        let asked = "select count(*) from ops.market_sync_log where window_label = '5m'
+            and symbol = 'BTCUSDT' and from_ms is not null and status = 'ok'";
+        assert!(w.count(asked).await >= 3);
+        // The past of windows is wanted in minutes, whatever else is followed.
+        want_history(&w.db, NOW - HOUR * 12, NOW).await.unwrap();
+        let reaching = "select count(*) from ingest.klines_cursor where wanted_from < $1
+            and window_label <> '1m'";
+        let reaching = reaching.replace("$1", &(NOW - HOUR * 7).0.to_string());
+        let row = w.db.query_one(reaching, vec![]).await.unwrap();
+        assert_eq!(row.i64(0).unwrap(), 0);
+    }
 }
 
 #[tokio::test]

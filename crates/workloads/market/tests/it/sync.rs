@@ -221,7 +221,7 @@ async fn a_venue_that_fails_for_a_minute_is_down_until_it_answers() {
     assert!(!w.venue().met);
     assert!(w.venue().detail.contains("no success since"), "{}", w.venue().detail);
     assert_eq!(w.count("select count(*) from ingest.kline_raw").await, 0);
-    let failed = "select count(*) from ops.market_sync_log where status = 'transient'";
+    let failed = "select count(*) from ops.market_sync_log where status = 'retry'";
     assert_eq!(w.count(failed).await, 3 * 3, "three tries in each of three runs are on record");
     w.set_faults("");
     w.sync().await.unwrap();

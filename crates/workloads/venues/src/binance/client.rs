@@ -32,6 +32,12 @@ pub struct CallRecord {
     pub at: Time,
     /// What was asked.
     pub call: Call,
+    /// The interval of candles that was asked for, such as `1m`.
+    pub interval: Option<String>,
+    /// From which instant on, where the request says so.
+    pub from: Option<Time>,
+    /// Up to which instant.
+    pub to: Option<Time>,
     /// Who was asked.
     pub host: String,
     /// 1 for the first try.
@@ -70,19 +76,6 @@ pub enum CallStatus {
 }
 
 impl CallStatus {
-    /// As the log stores it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::RateLimited => "rate_limited",
-            Self::Banned => "banned",
-            Self::Transient => "transient",
-            Self::Permanent => "permanent",
-            Self::Blocked => "blocked",
-        }
-    }
-
     fn of(error: &VenueError) -> Self {
         match (error, error.class()) {
             (VenueError::Banned { .. }, _) => Self::Banned,
@@ -201,6 +194,13 @@ impl Request {
     }
     pub(super) const fn call(&self) -> &Call {
         &self.call
+    }
+    /// What the request says for a key of its query.
+    fn asked(&self, key: &str) -> Option<&str> {
+        self.query.iter().find(|(k, _)| *k == key).map(|(_, value)| value.as_str())
+    }
+    fn asked_time(&self, key: &str) -> Option<Time> {
+        self.asked(key)?.parse().ok().map(Time)
     }
     pub(super) fn invalid(&self, problem: impl Into<String>) -> VenueError {
         VenueError::Invalid { call: self.call.clone(), problem: problem.into() }
@@ -342,6 +342,9 @@ impl BinanceClient {
                 observer(&CallRecord {
                     at: sent,
                     call: request.call.clone(),
+                    interval: request.asked("interval").map(str::to_owned),
+                    from: request.asked_time("startTime"),
+                    to: request.asked_time("endTime"),
                     host: host.clone(),
                     attempt,
                     weight: request.weight,

@@ -119,6 +119,7 @@ fn market(market: &Market) -> watchbell_market::Config {
             symbol_limit: market.mood.symbols as usize,
             ..watchbell_market::mood::MoodConfig::default()
         },
+        retention: market.retention,
         streams: watchbell_market::StreamsConfig {
             interval: market.runner.interval,
             session: market.runner.session.clone(),

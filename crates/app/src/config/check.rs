@@ -6,6 +6,7 @@ use watchbell_core::Millis;
 use watchbell_core::graph::nearest;
 
 use super::problem::{Origin, Problem, Source};
+use super::raw::KEEP;
 use super::tree::{Data, Node};
 
 /// Problems found so far, and what is needed to place them.
@@ -211,13 +212,18 @@ fn words(schema: &Value) -> Vec<&str> {
 
 /// A text as the schema's type, or what is wrong with it and what would be right.
 fn scalar(text: &str, schema: &Value) -> Result<Value, (String, String)> {
-    if schema["x-type"] == "duration" {
+    let keeps = schema["x-type"] == "keep";
+    if keeps && [KEEP, "0"].contains(&text) {
+        return Ok(json!(text));
+    }
+    if keeps || schema["x-type"] == "duration" {
         let Ok(length) = Millis::parse(text) else {
-            return Err((format!("`{text}` is not a duration"), DURATION.to_owned()));
+            return Err((format!("`{text}` is not a duration"), range(schema)));
         };
         return match schema["x-minimum"].as_str().and_then(|m| Some((m, Millis::parse(m).ok()?))) {
             Some((least, minimum)) if length < minimum => {
-                Err((format!("`{text}` is too short"), format!("{least} or longer")))
+                let or = if keeps { format!(", or {KEEP}") } else { String::new() };
+                Err((format!("`{text}` is too short"), format!("{least} or longer{or}")))
             }
             _ => Ok(json!(text)),
         };
@@ -258,6 +264,9 @@ fn bounds(schema: &Value) -> (f64, Option<f64>) {
 fn range(schema: &Value) -> String {
     if schema["x-type"] == "duration" {
         return DURATION.to_owned();
+    }
+    if schema["x-type"] == "keep" {
+        return format!("{DURATION}, or {KEEP}");
     }
     let kind = match type_of(schema) {
         "integer" => "a whole number",

@@ -313,6 +313,9 @@ pub(crate) struct RawMarket {
     pub(crate) matrices: RawMatrices,
     /// What the mood looks at.
     pub(crate) mood: RawMood,
+    /// How long observations stay in the store, or `keep`: for ever. What a window has still to read
+    /// stays in any case, and candles and windows always do.
+    pub(crate) retention: RawMarketRetention,
 }
 
 impl Default for RawMarket {
@@ -330,6 +333,49 @@ impl Default for RawMarket {
             trades: RawTrades::default(),
             matrices: RawMatrices::default(),
             mood: RawMood::default(),
+            retention: RawMarketRetention::default(),
+        }
+    }
+}
+
+/// How long observations stay in the store: the worker market-housekeeping.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RawMarketRetention {
+    /// Five-second points; at least twice the longest window.
+    #[schemars(extend("x-minimum" = "1d"))]
+    pub(crate) points: Keep,
+    /// Forty-second cycles.
+    #[schemars(extend("x-minimum" = "1d"))]
+    pub(crate) cycles: Keep,
+    /// Trades of the public market; at least twice the longest window.
+    #[schemars(extend("x-minimum" = "1d"))]
+    pub(crate) trades: Keep,
+    /// Tickers, but the newest of each symbol.
+    #[schemars(extend("x-minimum" = "1h"))]
+    pub(crate) tickers: Keep,
+    /// Order books that jobs stored, but the newest of each symbol.
+    #[schemars(extend("x-minimum" = "1h"))]
+    pub(crate) books: Keep,
+    /// Openings, shifts and swaps of the streams.
+    #[schemars(extend("x-minimum" = "1d"))]
+    pub(crate) stream_events: Keep,
+    /// Requests to the venue.
+    #[schemars(extend("x-minimum" = "1h"))]
+    pub(crate) sync_log: Keep,
+}
+
+impl Default for RawMarketRetention {
+    fn default() -> Self {
+        let days = |n| Keep(Some(Millis::from_days(n)));
+        Self {
+            points: days(14),
+            cycles: days(30),
+            trades: days(3),
+            tickers: days(14),
+            books: days(14),
+            stream_events: days(90),
+            sync_log: days(7),
         }
     }
 }
@@ -560,6 +606,49 @@ impl JsonSchema for RawMissed {
                     "additionalProperties": false,
                 },
             ],
+        })
+    }
+}
+
+/// How long something is kept: a duration, or none for ever, which is written `keep` or 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Keep(pub(crate) Option<Millis>);
+
+/// The word for no end.
+pub(crate) const KEEP: &str = "keep";
+
+impl Serialize for Keep {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Some(length) => Length(length).serialize(serializer),
+            None => serializer.serialize_str(KEEP),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Keep {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if [KEEP, "0"].contains(&text.as_str()) {
+            return Ok(Self(None));
+        }
+        let length = Millis::parse(&text).map_err(D::Error::custom)?;
+        Ok(Self(Some(length).filter(|length| length.0 > 0)))
+    }
+}
+
+impl JsonSchema for Keep {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Keep".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "x-type": "keep",
+            "pattern": "^(keep|0|([0-9]+(ms|s|m|h|d))+)$",
         })
     }
 }

@@ -14,8 +14,8 @@ use super::check::{Report, unknown};
 use super::exec::own_keys;
 use super::problem::{Origin, redact};
 use super::raw::{
-    Length, Log, Pooler, Raw, RawMarket, RawNode, RawRunner, RawStore, RawVenue, RawWorker,
-    Synchronous,
+    KEEP, Keep, Length, Log, Pooler, Raw, RawMarket, RawMarketRetention, RawNode, RawRunner,
+    RawStore, RawVenue, RawWorker, Synchronous,
 };
 use super::scan::Scan;
 use super::tree::Node;
@@ -184,6 +184,8 @@ pub(crate) struct Market {
     pub(crate) matrices: (Millis, Millis),
     /// What the mood looks at.
     pub(crate) mood: Mood,
+    /// How long observations are kept.
+    pub(crate) retention: watchbell_market::Retention,
 }
 
 /// The live refresh of points, cycles and streams.
@@ -510,7 +512,42 @@ impl Resolver<'_, '_> {
             trades: raw.trades.enabled,
             matrices: (raw.matrices.refresh.0, raw.matrices.keep.0),
             mood: Mood { window: self.mood_window(raw, &windows), symbols: raw.mood.symbols },
+            retention: self.observations(&raw.retention, &windows),
             windows: windows.into_iter().collect(),
+        }
+    }
+
+    /// What a window reads must outlive it: its own length, and as much before that.
+    fn observations(
+        &mut self,
+        raw: &RawMarketRetention,
+        windows: &BTreeSet<Millis>,
+    ) -> watchbell_market::Retention {
+        let least = windows.last().map_or(Millis::ZERO, |longest| *longest * 2);
+        let usual = RawMarketRetention::default();
+        let mut enough = |key: &str, Keep(age): Keep, usual: Keep| {
+            let short = age.filter(|age| *age < least)?;
+            if usual == Keep(age) {
+                return Some(least);
+            }
+            let message = format!(
+                "`{}` is less than twice the longest window, which needs them",
+                Length(short).exact()
+            );
+            let allowed = format!("{} or longer, or {KEEP}", Length(least).exact());
+            self.wrong(&format!("market.retention.{key}"), message, allowed);
+            None
+        };
+        let points = enough("points", raw.points, usual.points).or(raw.points.0);
+        let trades = enough("trades", raw.trades, usual.trades).or(raw.trades.0);
+        watchbell_market::Retention {
+            points,
+            cycles: raw.cycles.0,
+            trades,
+            tickers: raw.tickers.0,
+            books: raw.books.0,
+            stream_events: raw.stream_events.0,
+            sync_log: raw.sync_log.0,
         }
     }
 

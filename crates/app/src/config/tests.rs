@@ -321,6 +321,23 @@ fn variables_of_a_predecessor_are_keys() {
 }
 
 #[test]
+fn observations_are_kept_for_a_while_or_for_ever() {
+    let retention = |yaml: &str| ok(yaml).market.retention;
+    assert_eq!(retention(""), watchbell_market::Retention::default());
+    let yaml = "market: { retention: { points: 2d, cycles: keep, trades: 0, sync_log: 1h30m } }\n";
+    let changed = retention(yaml);
+    assert_eq!((changed.points, changed.cycles), (Some(Millis::from_days(2)), None));
+    assert_eq!((changed.trades, changed.sync_log), (None, Some(Millis::from_mins(90))));
+    assert_eq!(changed.books, watchbell_market::Retention::default().books);
+    // Where nothing is said, long windows have what they need.
+    let long = retention("market: { windows: [2d], history: 7d }\n");
+    assert_eq!(
+        (long.points, long.trades),
+        (Some(Millis::from_days(14)), Some(Millis::from_days(4)))
+    );
+}
+
+#[test]
 fn the_mood_is_made_of_the_usual_window_or_of_the_shortest() {
     let window = |yaml: &str| ok(yaml).market.mood.window;
     assert_eq!(window(""), Millis::from_mins(30));

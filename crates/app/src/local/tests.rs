@@ -56,6 +56,10 @@ impl Worker for Hours {
     fn run<'a>(&'a self, _cycle: &'a Cycle) -> BoxFuture<'a, std::result::Result<Done, Fault>> {
         Box::pin(async {
             let (inputs, result) = *self.hashes.lock().unwrap();
+            if inputs == "removed" {
+                let removed = watchbell_market::InputsRemoved { until: NOW };
+                return Err(Fault::Permanent(Box::new(removed)));
+            }
             let window = WindowHashes {
                 inputs: inputs.to_owned(),
                 result: result.to_owned(),
@@ -679,10 +683,13 @@ async fn windows_are_verified_by_both_hashes() {
         (("in", "out"), Compared::Same),
         (("in", "other"), Compared::Different),
         (("changed", "out"), Compared::InputsChanged),
+        (("removed", "out"), Compared::InputsRemoved),
     ] {
         *bed.hashes.lock().unwrap() = hashes;
         let reports = bed.control.verify(all.clone()).await.unwrap();
         assert!(reports.iter().all(|r| r.verdict == verdict), "{reports:?}");
+        let good = matches!(verdict, Compared::Same | Compared::InputsRemoved);
+        assert!(reports.iter().all(|r| r.verdict.is_good() == good), "{verdict:?}");
         let starts: Vec<Time> = reports.iter().map(|r| r.start).collect();
         assert_eq!(starts, [NOW - HOUR * 3, NOW - HOUR * 2, NOW - HOUR]);
     }

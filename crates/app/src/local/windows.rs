@@ -11,8 +11,9 @@ use watchbell_api::{
 };
 use watchbell_core::port::{StoreError, WindowQuery, WindowRecord};
 use watchbell_core::window::{self, State};
-use watchbell_core::{SeriesName, Time, WindowSpec};
+use watchbell_core::{Fault, SeriesName, Time, WindowSpec};
 use watchbell_engine::{Effects, Unit};
+use watchbell_market::InputsRemoved;
 
 use super::LocalControl;
 use super::run::{Bench, stopped};
@@ -250,7 +251,12 @@ async fn compare(bench: Bench, unit: Option<Arc<Unit>>, stored: WindowRecord) ->
         return report;
     };
     match bench.rehearse(&unit, Some(report.start)).await {
-        Err(fault) => report.detail = Some(fault.to_string()),
+        Err(fault) => {
+            report.detail = Some(fault.to_string());
+            if matches!(&fault, Fault::Permanent(e) if e.is::<InputsRemoved>()) {
+                report.verdict = Verdict::InputsRemoved;
+            }
+        }
         Ok(Err(refusal)) => report.detail = Some(stopped(&refusal)),
         Ok(Ok(rehearsal)) => match rehearsal.window {
             None => report.detail = Some("the worker returned no hashes".to_owned()),

@@ -163,6 +163,8 @@ pub enum Verdict {
     Different,
     /// The inputs changed since (their hash differs), so the results cannot be compared.
     InputsChanged,
+    /// The inputs were removed for their age since, so it cannot be computed again as it was.
+    InputsRemoved,
     /// The window is not complete: there is nothing to compare.
     Missing,
     /// The new computation failed.
@@ -170,6 +172,12 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Whether nothing speaks against the stored result.
+    #[must_use]
+    pub const fn is_good(self) -> bool {
+        matches!(self, Self::Same | Self::InputsRemoved)
+    }
+
     /// The word for people.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -177,6 +185,7 @@ impl Verdict {
             Self::Same => "same",
             Self::Different => "different",
             Self::InputsChanged => "inputs changed",
+            Self::InputsRemoved => "inputs removed",
             Self::Missing => "missing",
             Self::Failed => "failed",
         }

@@ -1,7 +1,7 @@
 //! What each command asks of a control, and how its answer is printed.
 
 use watchbell_api::{
-    ActRequest, Action, BackfillRequest, Control, ControlError, EmitRequest, Verdict, VerifyRequest,
+    ActRequest, Action, BackfillRequest, Control, ControlError, EmitRequest, VerifyRequest,
 };
 use watchbell_core::port::{EventQuery, WindowQuery};
 use watchbell_core::{EventRecord, Millis, Time};
@@ -169,8 +169,8 @@ async fn windows(command: &WindowCommand, control: &dyn Control, out: &mut Out) 
             };
             let reports = control.verify(request).await?;
             out.data(&reports, |r, style| window::verified(r, style))?;
-            let same = reports.iter().all(|r| r.verdict == Verdict::Same);
-            Ok(if same { Exit::Ok } else { Exit::Failed })
+            let good = reports.iter().all(|r| r.verdict.is_good());
+            Ok(if good { Exit::Ok } else { Exit::Failed })
         }
         WindowCommand::Backfill(args) => backfill(args, control, out).await,
     }

@@ -15,6 +15,7 @@ pub mod account;
 pub mod analytics;
 pub mod cin;
 mod jobs;
+mod keeping;
 pub mod matrices;
 pub mod mea;
 pub mod mood;
@@ -38,6 +39,7 @@ use watchbell_db::Database;
 use watchbell_venues::binance::BinanceClient;
 
 pub use jobs::{INGEST_JOBS, JOB_SEED};
+pub use keeping::{InputsRemoved, MARKET_HOUSEKEEPING, Retention};
 pub use ops::MARKET_HEALTH;
 pub use sampler::MARKET_SAMPLER;
 pub use samples::{NeededSample, needed_samples};
@@ -94,6 +96,8 @@ pub struct Config {
     pub trades: TradesConfig,
     /// The session that watches the floating mode.
     pub streams: StreamsConfig,
+    /// How long observations are kept.
+    pub retention: Retention,
 }
 
 impl Config {
@@ -121,6 +125,7 @@ impl Default for Config {
             account: account::Settings::default(),
             trades: TradesConfig::default(),
             streams: StreamsConfig::default(),
+            retention: Retention::default(),
         }
     }
 }
@@ -177,6 +182,7 @@ pub fn definitions(config: &Config) -> Vec<Definition> {
     all.push(cin::import_definition());
     all.push(cin::desk_definition());
     all.push(ops::definition());
+    all.push(keeping::definition());
     all.push(jobs::definition(&JOB_KINDS));
     all.push(jobs::seed_definition());
     all
@@ -238,6 +244,7 @@ pub fn workers(
     workers.push(Arc::new(cin::Desk::new(db.clone())));
     let health = Arc::new(ops::HealthWorker::new(db.clone(), config.clone()));
     workers.push(Arc::clone(&health) as Arc<dyn Worker>);
+    workers.push(Arc::new(keeping::Keeper::new(db.clone(), config.clone())));
     let fetch = jobs::Fetch {
         db: db.clone(),
         client: client.clone(),

@@ -5,7 +5,8 @@
 //! steps are those of the spec's section 4.11: inputs, completeness, statistics symbol by symbol in
 //! universe order, hashes, and one commit. A symbol with a hole in the window makes it incomplete, and
 //! it is abandoned with the reason; a symbol that was not listed at the time is left out, and the
-//! summary says so.
+//! summary says so. A window whose points were removed for their age in part is computed from candles,
+//! and cannot be verified any more if it was computed from points.
 
 mod input;
 
@@ -29,6 +30,7 @@ use crate::analytics::{
     DEFAULT_BINS, InputError, Scratch, Signals, WindowInput, WindowStats, compute_window,
     disruption_systemic,
 };
+use crate::keeping::{self, InputsRemoved};
 use crate::samples::rollup_values;
 use crate::sync::{KLINES, VENUE};
 use crate::universe::Listings;
@@ -117,10 +119,18 @@ impl WindowWorker {
         let working = Stopwatch::start();
         let bins = self.bins(&label).await?;
         let begin = |source| Computing::new(&label, start, length, bins, source);
-        let points = match self.published(&symbols, &label, start, version).await? {
+        let removed = keeping::points_removed_until(db, &symbols).await?;
+        // A cycle's floating mode looks back over the window's length.
+        let removed = removed.filter(|until| *until > start - length);
+        let points = match (self.published(&symbols, &label, start, version).await?, removed) {
             // It is being verified: what came later must not change what it is computed from.
-            Some(source) if source == Source::Klines.as_str() => None,
-            _ => reader.points(begin(Source::Points)).await?,
+            (Some(source), _) if source == Source::Klines.as_str() => None,
+            (Some(_), Some(until)) => {
+                return Err(Fault::Permanent(Box::new(InputsRemoved { until })));
+            }
+            // What is left of the points is not what was seen; the candles are.
+            (None, Some(_)) => None,
+            (_, None) => reader.points(begin(Source::Points)).await?,
         };
         let computing = match points {
             Some(computing) => computing,

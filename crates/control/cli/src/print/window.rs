@@ -82,9 +82,10 @@ pub fn versions(versions: &[WindowRecord], now: Time, style: Style) -> String {
 pub fn verified(reports: &[VerifyReport], style: Style) -> String {
     let mut table = Table::new(&["SERIES", "START", ">V", "VERDICT", "STORED", "AGAIN", "WHY"]);
     let single = reports.len() == 1;
-    for r in reports.iter().filter(|r| single || r.verdict != Verdict::Same) {
+    for r in reports.iter().filter(|r| single || !r.verdict.is_good()) {
         let tone = match r.verdict {
             Verdict::Same => Tone::Good,
+            Verdict::InputsRemoved => Tone::Faint,
             Verdict::InputsChanged | Verdict::Missing => Tone::Warn,
             Verdict::Different | Verdict::Failed => Tone::Bad,
         };
@@ -99,17 +100,21 @@ pub fn verified(reports: &[VerifyReport], style: Style) -> String {
         ]);
     }
     let mut text = if table.is_empty() { String::new() } else { table.print(style) + "\n" };
-    let same = reports.iter().filter(|r| r.verdict == Verdict::Same).count();
-    let all = count(reports.len() as i64, "window", "windows");
-    let end = if same == reports.len() {
+    let removed = reports.iter().filter(|r| r.verdict == Verdict::InputsRemoved).count();
+    let bad = reports.iter().filter(|r| !r.verdict.is_good()).count();
+    let all = count((reports.len() - removed) as i64, "window", "windows");
+    let end = if bad == 0 {
         style.good(&format!("{all} verified: every result is the same"))
     } else {
-        style.bad(&format!(
-            "{all} verified: {} not the same",
-            thousands((reports.len() - same) as i64)
-        ))
+        style.bad(&format!("{all} verified: {} not the same", thousands(bad as i64)))
     };
     add(&mut text, format_args!("{end}\n"));
+    if removed > 0 {
+        let which = count(removed as i64, "window", "windows");
+        let more =
+            format!("{which} cannot be verified any more: the inputs were removed for their age");
+        add(&mut text, format_args!("{}\n", style.faint(&more)));
+    }
     text
 }
 

@@ -3,6 +3,7 @@
 mod cin;
 mod engines;
 mod jobs;
+mod keeping;
 mod matrices;
 mod mood;
 mod outage;

@@ -45,6 +45,8 @@ struct TestHost {
     db: Database,
     clock: Clock,
     seen: Mutex<Seen>,
+    /// Steps that are taken before the process dies, where a test says so.
+    steps_left: Mutex<Option<usize>>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -87,6 +89,9 @@ impl Host for TestHost {
     }
     fn step(&self, commit: Commit) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
+            if let Some(left) = &mut *self.steps_left.lock().unwrap() {
+                *left = left.checked_sub(1).ok_or_else(|| StoreError::Database("dead".into()))?;
+            }
             let applied = self.db.apply(commit.statements).await;
             applied.map_err(|e| StoreError::Database(Box::new(e)))?;
             let mut seen = self.seen.lock().unwrap();
@@ -142,14 +147,23 @@ impl World {
         let symbols = SYMBOLS.map(str::to_owned);
         let from = NOW - history;
         watchbell_market::seed(&db, &symbols, &config.windows, from, NOW).await.unwrap();
-        let host =
-            Arc::new(TestHost { db: db.clone(), clock: clock.clone(), seen: Mutex::default() });
+        let host = Arc::new(TestHost {
+            db: db.clone(),
+            clock: clock.clone(),
+            seen: Mutex::default(),
+            steps_left: Mutex::default(),
+        });
         let workers = watchbell_market::workers(config, &db, &client, log);
         Self { clock, sim, db, host, workers, truth, _files: files }
     }
 
     pub(crate) fn seen(&self) -> Seen {
         self.host.seen.lock().unwrap().clone()
+    }
+
+    /// The process dies when it takes one step more than these; `None` brings it back.
+    pub(crate) fn dies_after(&self, steps: Option<usize>) {
+        *self.host.steps_left.lock().unwrap() = steps;
     }
 
     pub(crate) fn venue(&self) -> Condition {

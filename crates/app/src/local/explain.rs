@@ -347,6 +347,7 @@ impl LocalControl {
                 covers: &inputs.covers,
                 windows: &inputs.windows,
                 earlier: inputs.earlier,
+                previous: inputs.previous,
             },
         };
         let since = match state {
@@ -369,26 +370,29 @@ impl LocalControl {
             None => unit.worker.scope(start).await.map_err(|e| cannot_tell(unit, &*e))?,
         };
         let mut inputs = Inputs { scope, ..Inputs::default() };
+        if spec.looks_back() {
+            let before = self.store.frontier(&spec.series, Time::EPOCH, start).await?;
+            inputs.previous = before.last;
+        }
         for input in &spec.inputs {
-            match input {
-                WindowInput::Cover { source, .. } => {
-                    inputs.covers.insert(source.clone(), self.store.covers(source).await?);
-                }
-                WindowInput::Window { series } | WindowInput::Settled { series } => {
-                    let query = WindowQuery {
-                        series: Some(series.clone()),
-                        from: Some(start - spec.length),
-                        to: Some(start + spec.length),
-                        limit: INPUT_WINDOWS,
-                        ..WindowQuery::default()
-                    };
-                    let windows = self.store.windows(query).await?.into_iter();
-                    let windows = windows
-                        .map(|w| InputWindow { start: w.start, end: w.end, state: w.state })
-                        .collect();
-                    inputs.windows.insert(series.clone(), windows);
-                }
+            if let WindowInput::Cover { source, .. } = input {
+                inputs.covers.insert(source.clone(), self.store.covers(source).await?);
             }
+            let Some((series, from, to)) = input.stretch(start, spec.length, inputs.previous)
+            else {
+                continue;
+            };
+            let query = WindowQuery {
+                series: Some(series.clone()),
+                from: Some(from - spec.length),
+                to: Some(to),
+                limit: INPUT_WINDOWS,
+                ..WindowQuery::default()
+            };
+            let windows = self.store.windows(query).await?.into_iter();
+            let windows =
+                windows.map(|w| InputWindow { start: w.start, end: w.end, state: w.state });
+            inputs.windows.entry(series.clone()).or_default().extend(windows);
         }
         inputs.earlier = self.earlier(unit, spec, start).await?;
         Ok(inputs)
@@ -454,6 +458,7 @@ struct Inputs {
     covers: BTreeMap<String, BTreeMap<String, Vec<watchbell_core::Cover>>>,
     windows: BTreeMap<SeriesName, Vec<InputWindow>>,
     earlier: Option<(Time, State)>,
+    previous: Option<Time>,
 }
 
 /// The worker that extends the covers of a source.

@@ -86,9 +86,9 @@ impl Effects {
                 self.series.contains(&spec.series)
                     || spec.inputs.iter().any(|input| match input {
                         WindowInput::Cover { source, .. } => self.covers.contains(source),
-                        WindowInput::Window { series } | WindowInput::Settled { series } => {
-                            self.series.contains(series)
-                        }
+                        WindowInput::Window { series }
+                        | WindowInput::Settled { series }
+                        | WindowInput::Previous { series } => self.series.contains(series),
                     })
             }
             Trigger::On { kinds } => {

@@ -194,10 +194,20 @@ mod tests {
             spec("sampler", &[]),
             spec("circle-a", &["circle-b"]),
             spec("circle-b", &["circle-a"]),
+            // It looks back on what is made of it, which is no circle.
+            WindowSpec {
+                inputs: vec![
+                    WindowInput::Settled { series: "sampler".into() },
+                    WindowInput::Previous { series: "echo".into() },
+                ],
+                ..spec("voice", &[])
+            },
+            spec("echo", &["voice"]),
         ];
         let depths = depths(specs.iter());
         let of = |name: &str| depths[&SeriesName::from(name)];
         assert_eq!([of("sampler"), of("matrices"), of("mea"), of("mood")], [0, 1, 2, 3]);
         assert!(of("circle-a") > 0, "it ends");
+        assert_eq!([of("voice"), of("echo")], [1, 2]);
     }
 }

@@ -149,16 +149,49 @@ pub enum WindowInput {
         /// The other series.
         series: SeriesName,
     },
+    /// Windows of another series over the whole of the window *before* this one in its own series,
+    /// each complete or given up: for what feeds back, where that series is made of this one. The
+    /// first window of a series has none before it, and waits for nothing.
+    Previous {
+        /// The other series.
+        series: SeriesName,
+    },
 }
 
 impl WindowInput {
-    /// The series whose windows it waits for.
+    /// The series that it is made of, window by window.
     #[must_use]
     pub const fn series(&self) -> Option<&SeriesName> {
         match self {
-            Self::Cover { .. } => None,
+            Self::Cover { .. } | Self::Previous { .. } => None,
             Self::Window { series } | Self::Settled { series } => Some(series),
         }
+    }
+
+    /// The windows that a window of `length` at `start` waits for: of which series, from when and
+    /// until when. `previous` is the start of the window before it in its own series. None for a
+    /// cover, and for the first window of a series that looks back.
+    #[must_use]
+    pub fn stretch(
+        &self,
+        start: Time,
+        length: Millis,
+        previous: Option<Time>,
+    ) -> Option<(&SeriesName, Time, Time)> {
+        let (series, start) = match self {
+            Self::Cover { .. } => return None,
+            Self::Window { series } | Self::Settled { series } => (series, start),
+            Self::Previous { series } => (series, previous?),
+        };
+        Some((series, start, start + length))
+    }
+}
+
+impl WindowSpec {
+    /// Whether one of its inputs depends on the window before in its own series.
+    #[must_use]
+    pub fn looks_back(&self) -> bool {
+        self.inputs.iter().any(|input| matches!(input, WindowInput::Previous { .. }))
     }
 }
 

@@ -184,6 +184,9 @@ pub struct InputFacts<'a> {
     pub windows: &'a BTreeMap<SeriesName, Vec<InputWindow>>,
     /// The oldest window of this series before this one that is not final, if there is one.
     pub earlier: Option<(Time, State)>,
+    /// The start of the newest window of this series before this one; none for the first. Only a
+    /// series that [looks back](WindowSpec::looks_back) asks for it.
+    pub previous: Option<Time>,
 }
 
 /// A window of an input series.
@@ -223,12 +226,17 @@ pub fn readiness(
             WindowInput::Cover { source, lookback } => {
                 missing_covers(source, start - *lookback, end, facts, &mut gates);
             }
-            WindowInput::Window { series } => {
-                gates.extend(missing_window(series, start, end, facts, &[State::Complete]));
-            }
-            WindowInput::Settled { series } => {
-                let settled = [State::Complete, State::Abandoned];
-                gates.extend(missing_window(series, start, end, facts, &settled));
+            WindowInput::Window { .. }
+            | WindowInput::Settled { .. }
+            | WindowInput::Previous { .. } => {
+                let enough: &[State] = match input {
+                    WindowInput::Window { .. } => &[State::Complete],
+                    _ => &[State::Complete, State::Abandoned],
+                };
+                let stretch = input.stretch(start, spec.length, facts.previous);
+                gates.extend(stretch.and_then(|(series, from, to)| {
+                    missing_window(series, from, to, facts, enough)
+                }));
             }
         }
     }
@@ -403,7 +411,8 @@ pub fn validate(spec: &WindowSpec, base: Option<Millis>) -> Result<(), SpecError
             input if input.series() == Some(&series) => return Err(SpecError::Itself { series }),
             WindowInput::Cover { .. }
             | WindowInput::Window { .. }
-            | WindowInput::Settled { .. } => {}
+            | WindowInput::Settled { .. }
+            | WindowInput::Previous { .. } => {}
         }
     }
     Ok(())
@@ -483,13 +492,65 @@ mod tests {
             let covers = [("klines".to_owned(), [("A".to_owned(), covers.to_vec())].into())].into();
             let windows = [("base".into(), windows.to_vec())].into();
             let scope = ["A".to_owned()];
-            let facts = InputFacts { scope: &scope, covers: &covers, windows: &windows, earlier };
+            let facts = InputFacts {
+                scope: &scope,
+                covers: &covers,
+                windows: &windows,
+                earlier,
+                previous: None,
+            };
             let gates = readiness(&spec(), Time(100), &facts, Time(now)).err().unwrap_or_default();
             let kinds: Vec<_> = gates.iter().map(Gate::kind).collect();
             assert_eq!(kinds.join(" "), expected);
             let nobody = InputFacts { scope: &[], earlier: None, ..facts };
             let gates = readiness(&spec(), Time(100), &nobody, Time(300)).unwrap_err();
             assert_eq!(gates[0].kind(), "scope_empty");
+        }
+    }
+
+    /// What feeds back waits for the window before, and the first one for nothing.
+    #[test]
+    fn a_window_that_looks_back_waits_for_the_one_before() {
+        let looking = WindowSpec {
+            inputs: vec![
+                WindowInput::Settled { series: "base".into() },
+                WindowInput::Previous { series: "back".into() },
+            ],
+            ..spec()
+        };
+        assert!(looking.looks_back() && !spec().looks_back());
+        assert_eq!(validate(&looking, None), Ok(()));
+        let covers = BTreeMap::new();
+        let window =
+            |start, state| InputWindow { start: Time(start), end: Time(start + 100), state };
+        let base = vec![window(300, State::Complete)];
+        for (back, previous, waits_for) in [
+            // The first of its series, whatever there is of the other.
+            (vec![], None, None),
+            (vec![window(200, State::Failed)], None, None),
+            (vec![window(200, State::Complete)], Some(200), None),
+            (vec![window(200, State::Abandoned)], Some(200), None),
+            (vec![window(200, State::Running)], Some(200), Some((200, Some(State::Running)))),
+            (vec![window(100, State::Complete)], Some(200), Some((200, None))),
+            // Nobody was there in between: the window before is an older one.
+            (vec![window(0, State::Complete)], Some(0), None),
+            (vec![], Some(0), Some((0, None))),
+        ] {
+            let windows = [("base".into(), base.clone()), ("back".into(), back)].into();
+            let facts = InputFacts {
+                scope: &[],
+                covers: &covers,
+                windows: &windows,
+                earlier: None,
+                previous: previous.map(Time),
+            };
+            let gates = readiness(&looking, Time(300), &facts, Time(900)).err().unwrap_or_default();
+            let expected = waits_for.map(|(start, state)| Gate::InputWindow {
+                series: "back".into(),
+                start: Time(start),
+                state,
+            });
+            assert_eq!(gates, expected.into_iter().collect::<Vec<_>>(), "{previous:?}");
         }
     }
 
@@ -592,6 +653,7 @@ mod tests {
                 covers: &covers,
                 windows: &inputs,
                 earlier: earlier.then_some((start - Millis(100), State::Open)),
+                previous: None,
             };
             let ready = readiness(&spec, start, &facts, Time(now)).is_ok();
             // By brute force, instant by instant.

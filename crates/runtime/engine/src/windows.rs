@@ -176,7 +176,7 @@ async fn judge(
         }
     };
     let end = start + spec.length;
-    let (covers, windows) = inputs(store, spec, start).await?;
+    let (covers, windows, previous) = inputs(store, spec, start).await?;
     // The keys are read after what is known of them. A commit between the two may add knowledge, and
     // takes none away: a key that turns out not to exist leaves the scope together with the cover
     // that says so. So a scope that these facts allow holds at the moment when it was read.
@@ -185,7 +185,8 @@ async fn judge(
         none if none.is_empty() => unit.worker.scope(start).await.map_err(Fault::Transient)?,
         fixed => fixed,
     };
-    let facts = InputFacts { scope: &scope, covers: &covers, windows: &windows, earlier: None };
+    let facts =
+        InputFacts { scope: &scope, covers: &covers, windows: &windows, earlier: None, previous };
     Ok(match window::readiness(spec, start, &facts, now) {
         Ok(()) => {
             let series = spec.series.clone();
@@ -205,33 +206,36 @@ async fn judge(
 type Covers = BTreeMap<String, BTreeMap<String, Vec<Cover>>>;
 type Windows = BTreeMap<SeriesName, Vec<InputWindow>>;
 
-/// What is known of the inputs of the window that begins at `start`.
+/// What is known of the inputs of the window that begins at `start`, and the start of the window
+/// before it where that matters.
 async fn inputs(
     store: &dyn Store,
     spec: &WindowSpec,
     start: Time,
-) -> Result<(Covers, Windows), Fault> {
+) -> Result<(Covers, Windows, Option<Time>), Fault> {
+    let previous = match spec.looks_back() {
+        true => store.frontier(&spec.series, Time::EPOCH, start).await?.last,
+        false => None,
+    };
     let (mut covers, mut windows) = (Covers::new(), Windows::new());
     for input in &spec.inputs {
-        match input {
-            WindowInput::Cover { source, .. } => {
-                covers.insert(source.clone(), store.covers(source).await?);
-            }
-            WindowInput::Window { series } | WindowInput::Settled { series } => {
-                let query = WindowQuery {
-                    series: Some(series.clone()),
-                    from: Some(start - spec.length),
-                    to: Some(start + spec.length),
-                    limit: 10_000,
-                    ..WindowQuery::default()
-                };
-                let of_series = store.windows(query).await?.into_iter();
-                let of_series = of_series
-                    .map(|w| InputWindow { start: w.start, end: w.end, state: w.state })
-                    .collect();
-                windows.insert(series.clone(), of_series);
-            }
+        if let WindowInput::Cover { source, .. } = input {
+            covers.insert(source.clone(), store.covers(source).await?);
         }
+        let Some((series, from, to)) = input.stretch(start, spec.length, previous) else {
+            continue;
+        };
+        let query = WindowQuery {
+            series: Some(series.clone()),
+            from: Some(from - spec.length),
+            to: Some(to),
+            limit: 10_000,
+            ..WindowQuery::default()
+        };
+        let of_series = store.windows(query).await?.into_iter();
+        let of_series =
+            of_series.map(|w| InputWindow { start: w.start, end: w.end, state: w.state });
+        windows.entry(series.clone()).or_default().extend(of_series);
     }
-    Ok((covers, windows))
+    Ok((covers, windows, previous))
 }

@@ -167,6 +167,9 @@ fn policy(d: &DefinitionText, style: Style) -> String {
             WindowInput::Cover { source, .. } => source.clone(),
             WindowInput::Window { series } => format!("windows of {series}"),
             WindowInput::Settled { series } => format!("windows of {series}, or their absence"),
+            WindowInput::Previous { series } => {
+                format!("the window of {series} before it, or its absence")
+            }
         });
         inputs.collect::<Vec<_>>().join(", ")
     });

@@ -512,7 +512,13 @@ mod tests {
             error: Some("no answer".into()),
             next_attempt_at: Some(Time(1_860_000)),
             running: None,
-            inputs: InputFacts { scope: &scope, covers: &covers, windows: &windows, earlier: None },
+            inputs: InputFacts {
+                scope: &scope,
+                covers: &covers,
+                windows: &windows,
+                earlier: None,
+                previous: None,
+            },
         };
         let definition = Definition::new("market-sync", Trigger::Stream);
         let paused = WorkerFacts {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use watchbell_core::gate::Gate;
 use watchbell_core::port::Store;
-use watchbell_core::{Commit, Definition, Millis, Time, Trigger, WindowInput};
+use watchbell_core::window::State;
+use watchbell_core::{Commit, Definition, Millis, Time, Trigger, WindowInput, WindowSpec};
 use watchbell_engine::{Action, Effects, Report};
 
 use crate::fixture::{Act, Scripted, World, at, every, klines, series};
@@ -108,6 +109,36 @@ async fn a_series_follows_the_windows_of_another() {
     w.settle().await;
     assert_eq!(w.windows("minute").await.len(), 3);
     assert_eq!(w.windows("three").await, ["0v1 complete"]);
+    w.down(boot).await;
+}
+
+#[tokio::test]
+async fn what_feeds_back_goes_on_when_the_window_before_is_settled() {
+    let w = World::new().await;
+    let m = minute(&w);
+    let settled = |of: &str| WindowInput::Settled { series: of.into() };
+    let voice = WindowSpec {
+        inputs: vec![settled("minute"), WindowInput::Previous { series: "echo".into() }],
+        ..series("voice")
+    };
+    let echo = WindowSpec { inputs: vec![settled("voice")], ..series("echo") };
+    let v = w.worker("voice", Trigger::Window(voice));
+    let e = w.worker("echo", Trigger::Window(echo));
+    e.script([Act::Fail, Act::Fail, Act::Fail, Act::Write, Act::Fail]);
+    let boot = w.boot(&[&v, &e, &m]).await;
+    w.run_to(200).await;
+    w.cover(&boot, 0, 180).await;
+    // The first window waits for nobody, the second for the echo of the first.
+    assert_eq!(w.windows("minute").await.len(), 3);
+    assert_eq!(w.windows("voice").await, ["0v1 complete"]);
+    assert_eq!(w.windows("echo").await, ["0v1 failed"]);
+    let gate = w.view(&boot, &v).await.gate;
+    let echo_of = |secs, state| Gate::InputWindow { series: "echo".into(), start: at(secs), state };
+    assert_eq!(gate, Some(echo_of(0, Some(State::Failed))));
+    w.run_to(240).await;
+    // Given up counts: then there is nothing more to wait for.
+    assert_eq!(w.windows("echo").await, ["0v1 abandoned", "60v1 complete", "120v1 complete"]);
+    assert_eq!(w.windows("voice").await.len(), 3);
     w.down(boot).await;
 }
 

@@ -132,7 +132,13 @@ pub(crate) async fn a_window_is_ready_when_its_covers_are(rig: Rig) {
         let covers = rig.store.covers("klines:1m").await.unwrap();
         let covers = BTreeMap::from([("klines:1m".to_owned(), covers)]);
         let windows = BTreeMap::new();
-        let facts = InputFacts { scope: &scope, covers: &covers, windows: &windows, earlier: None };
+        let facts = InputFacts {
+            scope: &scope,
+            covers: &covers,
+            windows: &windows,
+            earlier: None,
+            previous: None,
+        };
         readiness(&spec, NOW, &facts, NOW + LENGTH)
     };
     assert!(matches!(&ready().await.unwrap_err()[..], [Gate::CoverMissing { .. }]));

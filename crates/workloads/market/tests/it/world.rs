@@ -11,11 +11,11 @@ use watchbell_clock::Clock;
 use watchbell_core::gate::{Gate, WindowFacts, WorkerFacts, window_gates, worker_gates};
 use watchbell_core::lifecycle::{self, Desired};
 use watchbell_core::port::StoreError;
-use watchbell_core::window::{self, InputFacts};
+use watchbell_core::window::{self, InputFacts, InputWindow};
 use watchbell_core::{
     BoxFuture, Cause, Commit, Condition, Cover, Cycle, CycleId, CycleInput, Done, EventRecord,
-    Fault, Host, Millis, NewEvent, Statement, Time, Token, Trigger, Value, WindowHashes,
-    WindowSpec, Worker, values,
+    Fault, Host, Millis, NewEvent, SeriesName, Statement, Time, Token, Trigger, Value,
+    WindowHashes, WindowInput, WindowSpec, Worker, values,
 };
 use watchbell_db::{Database, Engine, Line};
 use watchbell_market::{CallLog, Config, LINE, MARKET_SAMPLER, MARKET_SYNC, VENUE};
@@ -233,8 +233,13 @@ impl World {
             let keys = covers.entry(cover.source.clone()).or_default();
             keys.entry(cover.key.clone()).or_default().push(cover);
         }
-        let inputs =
-            InputFacts { scope: &scope, covers: &covers, windows: &BTreeMap::new(), earlier: None };
+        let inputs = InputFacts {
+            scope: &scope,
+            covers: &covers,
+            windows: &BTreeMap::new(),
+            earlier: None,
+            previous: None,
+        };
         let facts = WindowFacts {
             spec: &spec,
             start,
@@ -381,6 +386,56 @@ impl World {
             *at = worker.first_window(end).await.unwrap();
         }
         all
+    }
+
+    /// Runs each window of all series that ends by `until`, one at a time and each as soon as its
+    /// gates let it. Of those that may run, `pick` says which comes next: as many nodes as there are
+    /// orders.
+    pub(crate) async fn in_any_order(
+        &self,
+        until: Time,
+        mut pick: impl FnMut(usize) -> usize,
+    ) -> Vec<Computed> {
+        let mut all = Vec::new();
+        let mut done: BTreeMap<SeriesName, Vec<InputWindow>> = BTreeMap::new();
+        loop {
+            let mut ready = Vec::new();
+            for worker in &self.workers {
+                let Trigger::Window(spec) = worker.define().trigger else { continue };
+                let previous = done.get(&spec.series).and_then(|own| own.last()).copied();
+                let from = previous.map_or(Time::EPOCH, |p| p.end);
+                let Some(start) = worker.first_window(from).await.unwrap() else { continue };
+                let end = start + spec.length;
+                let scope = worker.scope(start).await.unwrap();
+                let seen = self.seen();
+                if end > until || !scope.iter().all(|key| seen.covered(key, start, end)) {
+                    continue;
+                }
+                let facts = InputFacts {
+                    scope: &scope,
+                    covers: &BTreeMap::new(),
+                    windows: &done,
+                    earlier: None,
+                    previous: previous.map(|p| p.start),
+                };
+                let made_of =
+                    spec.inputs.iter().filter(|i| !matches!(i, WindowInput::Cover { .. }));
+                let spec = WindowSpec { inputs: made_of.cloned().collect(), ..spec };
+                if window::readiness(&spec, start, &facts, self.clock.now()).is_ok() {
+                    ready.push((worker, spec.series, start, end, scope));
+                }
+            }
+            if ready.is_empty() {
+                return all;
+            }
+            let (worker, series, start, end, scope) = ready.swap_remove(pick(ready.len()));
+            let cause = Cause::Window { series: series.clone(), start, end, version: 1 };
+            let run = self.run(worker, cause, CycleInput::Scope(scope)).await;
+            let run = run.unwrap_or_else(|e| panic!("{series} at {start}: {e}"));
+            all.push((series.to_string(), start, run.window.expect("a window has hashes")));
+            let state = window::State::Complete;
+            done.entry(series).or_default().push(InputWindow { start, end, state });
+        }
     }
 
     /// The one window of `length` at `start`.

@@ -16,7 +16,7 @@ use watchbell_core::{
 };
 use watchbell_db::{Database, DbError, Row};
 
-use super::fifo::{self, Balance, Book, Fee, Move, MoveError, Order, Origin};
+use super::fifo::{self, Balance, Book, Fee, Move, Order, Origin};
 use super::money;
 use super::prices::{Price, Prices};
 use super::rollup::Mode;
@@ -286,7 +286,7 @@ pub(crate) async fn book(
         let numbered = (after.last_move + 1..).zip(orders);
         let rows =
             numbered.map(|(id, order)| fifo::mirror(id, order)).collect::<Result<Vec<_>, _>>();
-        let moves = rows.map_err(|e| refused(session.id, e))?;
+        let moves = rows.map_err(|e| SessionError::of_move(session.id, e))?;
         booked.statements.extend(session::write_moves(session.id, &moves)?);
         booked.moves = moves;
     } else if booked.replayed {
@@ -323,16 +323,9 @@ fn done(
     let mut moves = Vec::with_capacity(orders.len());
     for order in orders {
         let one = if again { book.repeat(order) } else { book.execute(order) };
-        moves.push(one.map_err(|e| refused(session, e))?);
+        moves.push(one.map_err(|e| SessionError::of_move(session, e))?);
     }
     Ok(moves)
-}
-
-fn refused(session: i64, e: MoveError) -> SessionError {
-    match e {
-        MoveError::Overflow(e) => SessionError::Overflow(e),
-        other => SessionError::Refused { session, why: other.to_string() },
-    }
 }
 
 /// Brings the list of trades that cannot be booked up to date.

@@ -25,6 +25,7 @@ pub(crate) use desk::{Desk, definition as desk_definition};
 pub use import::CIN_IMPORT_MOVES;
 pub(crate) use import::{ImportMoves, definition as import_definition};
 pub use rollup::{Alignment, Band, Light, Mode, Reconciliation};
+pub(crate) use session::{SessionError, units_at};
 pub use view::{
     BalanceView, LotView, MoveView, PnlView, RollupView, SessionDetail, SessionFilter, SessionView,
     Unbooked, lots, moves, session, sessions,

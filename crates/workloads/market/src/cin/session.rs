@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 use watchbell_core::{Expect, Statement, Time, Value, values};
 use watchbell_db::{Database, DbError, Row};
 
-use super::fifo::{Balance, Book, Fee, Lot, Move, Order, Origin};
+use super::fifo::{Balance, Book, Fee, Lot, Move, MoveError, Order, Origin};
 use super::money::{self, Overflow, div};
 use super::prices::Prices;
 use super::rollup::{Measures, Mode};
@@ -52,6 +52,16 @@ pub(crate) enum SessionError {
     Overflow(#[from] Overflow),
     #[error("session {session} has a trade that cannot be done: {why}")]
     Refused { session: i64, why: String },
+}
+
+impl SessionError {
+    /// A move of that session that was not done.
+    pub(crate) fn of_move(session: i64, e: MoveError) -> Self {
+        match e {
+            MoveError::Overflow(e) => Self::Overflow(e),
+            other => Self::Refused { session, why: other.to_string() },
+        }
+    }
 }
 
 const COLUMNS: &str = "select session_id, owner, window_label, status, mode, started_at, ended_at,
@@ -153,6 +163,36 @@ pub(crate) async fn book(db: &Database, session: i64) -> Result<Stored, SessionE
         .first()
         .map(|row| Ok::<_, DbError>((row.time(0)?, row.text(1)?.to_owned(), row.i64(2)?)));
     Ok(Stored { book, last: last.transpose()? })
+}
+
+/// What a session held of each asset at an instant, in units: what it began with and every move before
+/// then, as far as they are booked. Later moves do not change it.
+pub(crate) async fn units_at(
+    db: &Database,
+    session: i64,
+    at: Time,
+) -> Result<BTreeMap<String, Decimal>, SessionError> {
+    let rows = db
+        .query(
+            "select s.mode, (select m.ts from cin_aux.rt_move m where m.session_id = s.session_id
+                             order by m.move_id desc limit 1)
+             from cin_aux.rt_session s where s.session_id = $1",
+            values![session],
+        )
+        .await?;
+    let Some(row) = rows.first() else { return Ok(BTreeMap::new()) };
+    // The moves of a parity session leave its balances alone.
+    let moved_since = row.text(0)? != Mode::Parity.as_str() && row.opt_time(1)? >= Some(at);
+    let balances = if moved_since {
+        let (mut book, orders) = history(db, session).await?;
+        for order in orders.into_iter().take_while(|order| order.at < at) {
+            book.repeat(order).map_err(|e| SessionError::of_move(session, e))?;
+        }
+        book.balances
+    } else {
+        balances(db, session).await?
+    };
+    Ok(balances.into_iter().map(|(asset, balance)| (asset, balance.units)).collect())
 }
 
 /// The book as it was opened, and the orders of all moves since, in the order of their making.

@@ -283,7 +283,7 @@ pub(crate) async fn opening(
     ts: Time,
     day_of: Time,
 ) -> Result<Opening, DbError> {
-    let session = session_at(db, label, ts).await?;
+    let session = sessions_at(db, label, ts).await?.into_iter().next();
     let at = session.map_or_else(|| day_of.floor(DAY), |s| s.opening);
     let mut known: BTreeMap<Arc<str>, f64> = BTreeMap::new();
     let rows = db
@@ -343,23 +343,23 @@ pub(crate) struct Session {
     pub(crate) opening: Time,
 }
 
-/// The session that was open at `ts`: opened by then and not ended by then. Asked by instant and not
-/// by state, so that a replay after the session's end finds the same one. The newest opening counts.
-pub(crate) async fn session_at(
+/// The sessions that were open at `ts`: opened by then and not ended by then, the newest opening
+/// first. Asked by instant and not by state, so that a replay after a session's end finds the same.
+pub(crate) async fn sessions_at(
     db: &Database,
     label: Option<&str>,
     ts: Time,
-) -> Result<Option<Session>, DbError> {
-    let row = db
-        .query_opt(
+) -> Result<Vec<Session>, DbError> {
+    let rows = db
+        .query(
             "select session_id, opening_stamp from cin_aux.rt_session
              where ($1 = '' or window_label = $1) and opening_stamp <= $2
                and (ended_at is null or ended_at > $2)
-             order by opening_stamp desc, session_id desc limit 1",
+             order by opening_stamp desc, session_id desc",
             values![label.unwrap_or_default(), ts],
         )
         .await?;
-    row.map(|row| Ok(Session { id: row.i64(0)?, opening: row.time(1)? })).transpose()
+    rows.iter().map(|row| Ok(Session { id: row.i64(0)?, opening: row.time(1)? })).collect()
 }
 
 /// What the matrices of a series, or only one of them, say of one pair in its newest `limit` slices up

@@ -177,25 +177,34 @@ impl Worker for MatricesWorker {
     }
 
     fn first_window<'a>(&'a self, from: Time) -> BoxFuture<'a, Result<Option<Time>, BoxError>> {
-        Box::pin(follow(&self.db, self.length, from))
+        Box::pin(async move {
+            follow(&self.db, &window::series_name(self.length), self.length, from).await
+        })
     }
 }
 
-/// The first window at or after `from` of a series that follows the windows of `length`. A new
-/// series begins with the first window that is there to follow; windows of the time before, which
-/// nobody will compute, are not waited for.
+/// The first window at or after `from` of a series that follows `input`, of windows of `length`. A new
+/// series begins where that one did, or with the first window that was ever computed; windows of the
+/// time before, which nobody will compute, are not waited for.
 pub(crate) async fn follow(
     db: &Database,
+    input: &str,
     length: Millis,
     from: Time,
 ) -> Result<Option<Time>, BoxError> {
     let mut from = from;
     if from == Time::EPOCH {
-        let oldest = "select min((select min(w.window_start) from str_aux.window_stats w
-                        where w.symbol = u.symbol and w.window_label = $1))
-             from settings.coin_universe u";
-        let oldest = db.query_one(oldest, values![length.exact()]).await?;
-        from = oldest.opt_time(0)?.map_or(from, |oldest| oldest.max(from));
+        let begun = db
+            .query_one(
+                "select coalesce(
+                   (select min(i.start_at) from ops.windows i where i.series = $2),
+                   (select min((select min(w.window_start) from str_aux.window_stats w
+                                where w.symbol = u.symbol and w.window_label = $1))
+                    from settings.coin_universe u))",
+                values![length.exact(), input],
+            )
+            .await?;
+        from = begun.opt_time(0)?.map_or(from, |begun| begun.max(from));
     }
     Ok(Listings::load(db).await?.first_window(from, length))
 }

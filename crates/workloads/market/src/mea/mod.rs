@@ -3,14 +3,16 @@
 //! For each window, after its matrices: `cell(b, q) = balance_b / k * weight(id_pct(b, q)) * mood`, in
 //! units of `b`, null on the diagonal and where there is no route between the two coins. The weight is
 //! that of the movement's tier, without sign; what is frozen weighs nothing. `k` is the number of
-//! other coins, unless configured. Balances are those of the ledger's session that was open at the
-//! window's end, else the wallet's, else equal amounts worth 1,000 USDT each: the cycle says which.
-//! The mood is the newest one of the same label of a window *before* this one, 0.8 while there is
-//! none.
+//! other coins, unless configured. Balances are those that the ledger's session that was open at the
+//! window's end held then, else the wallet's of then, else equal amounts worth 1,000 USDT each: the
+//! cycle says which. The mood is that of the window *before* this one, or the newest one before that,
+//! 0.8 while there is none. A window waits until the mood of the one before is settled, so that it
+//! allots the same whether it is computed at its end or in a backlog.
 //!
 //! A cycle is started, cooled once its allotments are stored, and then a snapshot of one pair is
 //! taken: all in one commit, and immutable from then on.
 
+mod balances;
 mod grid;
 mod snapshot;
 mod view;

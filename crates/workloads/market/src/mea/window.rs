@@ -10,6 +10,7 @@ use watchbell_core::{
 };
 use watchbell_db::{Database, DbError};
 
+use super::balances::{self, Balances, Origin};
 use super::grid::{Allotment, Rank, allot};
 use super::snapshot::{self, Known, Measures, Snapshot};
 use super::{Config, series_name};
@@ -18,12 +19,11 @@ use crate::matrices;
 use crate::matrices::cells::{MatrixType, USDT};
 use crate::matrices::stored::{self, Stored, leg_names};
 use crate::matrices::window::{follow, input_abandoned, members};
+use crate::mood;
 use crate::window::{LANE, MAX_ATTEMPTS};
 
 /// The mood while there is none.
 const NEUTRAL: (f64, &str) = (0.8, "Ea0");
-/// What each coin is worth in USDT when no balance is known.
-const EQUAL_NOTIONAL: f64 = 1_000.0;
 /// Slices that the histogram of `pct_drv` looks back on.
 const HISTORY: i64 = 64;
 
@@ -33,25 +33,6 @@ pub(crate) struct MeaWorker {
     length: Millis,
     settle: Millis,
     config: Config,
-}
-
-/// Where balances come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Origin {
-    Session,
-    Wallet,
-    Equal,
-}
-
-impl Origin {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Session => "session",
-            Self::Wallet => "wallet",
-            Self::Equal => "equal",
-        }
-    }
 }
 
 /// The mood that counts for a window.
@@ -79,18 +60,6 @@ struct Report {
     pair: Option<[Arc<str>; 2]>,
 }
 
-/// A stored amount that is none.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the {what} of {asset} is stored as `{text}`, which is not an amount: correct it in {table}"
-)]
-struct NotAnAmount {
-    what: &'static str,
-    asset: Arc<str>,
-    text: String,
-    table: &'static str,
-}
-
 /// One cycle, computed.
 struct Computed {
     label: Arc<str>,
@@ -101,13 +70,14 @@ struct Computed {
     number: i64,
     slice: Stored,
     names: BTreeMap<Arc<str>, Arc<str>>,
-    origin: Origin,
-    balances: Vec<f64>,
+    balances: Balances,
     /// In USDT.
     prices: Vec<Option<f64>>,
     k: f64,
     mood: Mood,
     allotments: Vec<Allotment>,
+    /// What the other sessions of the label are suggested.
+    others: Vec<(Balances, Vec<Allotment>)>,
     snapshot: Option<Snapshot>,
 }
 
@@ -136,7 +106,8 @@ impl MeaWorker {
         let names = leg_names(&stored::market(&self.db, &symbols).await?);
         let measures = self.measures(&label, start, &names).await?;
         let mood = self.mood(&label, start).await?;
-        let (origin, balances) = self.balances(&label, end, &slice.coins, &prices).await?;
+        let (balances, further) =
+            balances::at(&self.db, &label, end, &slice.coins, &prices).await?;
         let others = slice.coins.len().saturating_sub(1).max(1);
         let k = self.config.k.map_or(others as f64, f64::from);
         let pair = snapshot::select(&slice, self.config.pair.as_ref());
@@ -149,8 +120,8 @@ impl MeaWorker {
         inputs.symbol(&format!("matrices {} {} {}", end.0, slice.key.version, slice.hash));
         inputs.symbol(&format!("mood {}", mood.id));
         inputs.point(mood.window.unwrap_or(start), mood.coeff, &[k]);
-        inputs.symbol(&format!("balances {}", origin.as_str()));
-        for (coin, balance) in slice.coins.iter().zip(&balances) {
+        inputs.symbol(&format!("balances {}", balances.origin.as_str()));
+        for (coin, balance) in slice.coins.iter().zip(&balances.units) {
             inputs.symbol(coin);
             inputs.point(end, *balance, &[]);
         }
@@ -162,14 +133,19 @@ impl MeaWorker {
             inputs.point(end, *value, &[]);
         }
 
-        let allotments = allot(
-            slice.grid(MatrixType::Benchmark),
-            slice.grid(MatrixType::IdPct),
-            &slice.flags,
-            &balances,
-            k,
-            mood.coeff,
-        );
+        let allot = |balances: &Balances| {
+            let (prices, moves) =
+                (slice.grid(MatrixType::Benchmark), slice.grid(MatrixType::IdPct));
+            allot(prices, moves, &slice.flags, &balances.units, k, mood.coeff)
+        };
+        let allotments = allot(&balances);
+        let others = further
+            .into_iter()
+            .map(|balances| {
+                let allotments = allot(&balances);
+                (balances, allotments)
+            })
+            .collect();
         let known = Known { measures: &measures, names: &names, prices: &prices };
         let snapshot = pair.map(|pair| snapshot::take(&slice, pair, &known, &drv));
         let number = start.since(Time::EPOCH) / self.length;
@@ -182,12 +158,12 @@ impl MeaWorker {
             number,
             slice,
             names,
-            origin,
             balances,
             prices,
             k,
             mood,
             allotments,
+            others,
             snapshot,
         };
         let mut result = ResultHasher::new(&format!("mea {}", computed.label), start);
@@ -197,7 +173,8 @@ impl MeaWorker {
         result.part("snapshot", &computed.snapshot);
         let mut done = Done::new(computed.report(), computed.commit()?);
         let (inputs, result) = (inputs.finish(), result.finish());
-        done.window = Some(WindowHashes { inputs, result, source: origin.as_str().into() });
+        let source = computed.balances.origin.as_str();
+        done.window = Some(WindowHashes { inputs, result, source: source.into() });
         Ok(done)
     }
 
@@ -256,50 +233,6 @@ impl MeaWorker {
         })
     }
 
-    /// The balance of each coin in its own units, and where it comes from.
-    async fn balances(
-        &self,
-        label: &Arc<str>,
-        at: Time,
-        coins: &[Arc<str>],
-        prices: &[Option<f64>],
-    ) -> Result<(Origin, Vec<f64>), Fault> {
-        let in_order = |known: &BTreeMap<Arc<str>, f64>| {
-            coins.iter().map(|c| known.get(c).copied().unwrap_or(0.0)).collect()
-        };
-        if let Some(session) = stored::session_at(&self.db, Some(label), at).await? {
-            let sql = "select asset, units from cin_aux.rt_balance where session_id = $1";
-            let mut known = BTreeMap::new();
-            for row in self.db.query(sql, values![session.id]).await? {
-                let asset = row.shared_text(0)?;
-                let units = amount(row.text(1)?, "balance", &asset, "cin_aux.rt_balance")?;
-                known.insert(asset, units);
-            }
-            return Ok((Origin::Session, in_order(&known)));
-        }
-        // As the wallet was at the window's end, so that the past stays computable.
-        let sql = "select w.asset, w.free_amt, w.locked_amt from market.wallet_balances w
-             where w.ts = (select max(n.ts) from market.wallet_balances n
-                           where n.asset = w.asset and n.ts <= $1)";
-        let mut known = BTreeMap::new();
-        for row in self.db.query(sql, values![at]).await? {
-            let asset = row.shared_text(0)?;
-            let table = "market.wallet_balances";
-            let free = amount(row.text(1)?, "free amount", &asset, table)?;
-            let locked = amount(row.text(2)?, "locked amount", &asset, table)?;
-            known.insert(asset, free + locked);
-        }
-        if !known.is_empty() {
-            return Ok((Origin::Wallet, in_order(&known)));
-        }
-        let equal = prices
-            .iter()
-            .map(|p| p.map_or(0.0, |p| EQUAL_NOTIONAL / p))
-            .map(|units| if units.is_finite() { units } else { 0.0 })
-            .collect();
-        Ok((Origin::Equal, equal))
-    }
-
     /// The last values of a pair's `pct_drv`, the newest first.
     async fn drv(
         &self,
@@ -314,19 +247,6 @@ impl MeaWorker {
     }
 }
 
-fn amount(
-    text: &str,
-    what: &'static str,
-    asset: &Arc<str>,
-    table: &'static str,
-) -> Result<f64, Fault> {
-    let parsed = text.parse().ok().filter(|v: &f64| v.is_finite());
-    parsed.ok_or_else(|| {
-        let (asset, text) = (Arc::clone(asset), text.to_owned());
-        Fault::permanent(NotAnAmount { what, asset, text, table })
-    })
-}
-
 impl Computed {
     fn report(&self) -> Report {
         let worth = self.allotments.iter().zip(&self.prices);
@@ -339,7 +259,7 @@ impl Computed {
             window: Arc::clone(&self.label),
             start: self.start,
             coins: self.slice.coins.len(),
-            balances: self.origin,
+            balances: self.balances.origin,
             k: self.k,
             mood: self.mood.clone(),
             allotted_usdt: worth.filter_map(|(a, p)| Some(a.value * (*p)?)).sum(),
@@ -368,7 +288,7 @@ impl Computed {
                 selected(|s| s.base),
                 selected(|s| s.quote),
                 serde_json::to_string(coins)?,
-                self.origin.as_str(),
+                self.balances.origin.as_str(),
                 self.k,
                 self.mood.coeff,
                 self.mood.id.as_str(),
@@ -377,22 +297,8 @@ impl Computed {
         let mut by_name: Vec<usize> = (0..coins.len()).collect();
         by_name.sort_by(|a, b| coins[*a].cmp(&coins[*b]));
         let mut rows = Vec::with_capacity(coins.len() * 13);
-        let mut suggested = Vec::new();
-        for b in by_name {
-            let (a, balance) = (&self.allotments[b], self.balances[b]);
-            let components = serde_json::json!({
-                "k": self.k, "mood": self.mood.coeff, "balance": balance,
-                "balance_source": self.origin, "mean_weight": a.mean_weight, "tiers": a.tiers,
-            });
-            if let (Origin::Session, Some(price)) = (self.origin, self.prices[b]) {
-                suggested.extend(values![
-                    Arc::clone(self.names.get(&coins[b]).unwrap_or(&coins[b])),
-                    self.end,
-                    a.value * price,
-                    components.to_string(),
-                    Arc::clone(&self.label),
-                ]);
-            }
+        for &b in &by_name {
+            let (a, balance) = (&self.allotments[b], self.balances.units[b]);
             rows.extend(values![
                 Arc::clone(&self.id),
                 Arc::clone(self.names.get(&coins[b]).unwrap_or(&coins[b])),
@@ -405,7 +311,7 @@ impl Computed {
                 a.rank.as_str(),
                 self.mood.id.as_str(),
                 self.mood.id.as_str(),
-                components.to_string(),
+                self.components(&self.balances, a, b).to_string(),
                 serde_json::to_string(&a.cells)?,
             ]);
         }
@@ -417,12 +323,27 @@ impl Computed {
             13,
             rows,
         ));
+        let mut suggested = Vec::new();
+        let all = self.others.iter().map(|(balances, allotments)| (balances, allotments));
+        for (balances, allotments) in all.chain([(&self.balances, &self.allotments)]) {
+            let Some(session) = balances.session else { continue };
+            for &b in &by_name {
+                let Some(price) = self.prices[b] else { continue };
+                suggested.extend(values![
+                    session,
+                    Arc::clone(self.names.get(&coins[b]).unwrap_or(&coins[b])),
+                    self.end,
+                    allotments[b].value * price,
+                    self.components(balances, &allotments[b], b).to_string(),
+                ]);
+            }
+        }
         if !suggested.is_empty() {
-            // What open sessions are compared with: worth in USDT, the newest window's.
+            // What a session that is still open is compared with: worth in USDT, of the newest window.
             commit.push(Statement::bulk(
                 "insert into cin_aux.mea_result (session_id, symbol, ts_ms, value, components)
-                 select session_id, $1, $2, $3, $4 from cin_aux.rt_session
-                 where status = 'OPEN' and window_label = $5
+                 select session_id, $2, $3, $4, $5 from cin_aux.rt_session
+                 where session_id = $1 and status = 'OPEN'
                  on conflict (session_id, symbol) do update set
                    ts_ms = excluded.ts_ms, value = excluded.value, components = excluded.components
                  where excluded.ts_ms >= cin_aux.mea_result.ts_ms",
@@ -442,6 +363,14 @@ impl Computed {
             commit.push(self.snapshot_row(s)?);
         }
         Ok(commit)
+    }
+
+    /// What coin `b` was allotted from.
+    fn components(&self, balances: &Balances, a: &Allotment, b: usize) -> serde_json::Value {
+        serde_json::json!({
+            "k": self.k, "mood": self.mood.coeff, "balance": balances.units[b],
+            "balance_source": balances.origin, "mean_weight": a.mean_weight, "tiers": a.tiers,
+        })
     }
 
     fn snapshot_row(&self, s: &Snapshot) -> Result<Statement, serde_json::Error> {
@@ -480,19 +409,25 @@ impl Computed {
 /// The worker of the allotments of windows of `length`.
 pub(crate) fn definition(length: Millis, settle: Millis) -> Definition {
     let (name, input) = (series_name(length), matrices::series_name(length));
+    let mood = mood::series_name(length);
     Definition::new(
         name.as_str(),
         Trigger::Window(WindowSpec {
             series: name.as_str().into(),
             length,
             settle,
-            inputs: vec![WindowInput::Settled { series: input.as_str().into() }],
+            inputs: vec![
+                WindowInput::Settled { series: input.as_str().into() },
+                // Its factor is the mood of the window before, which is made after the allotment of
+                // that window.
+                WindowInput::Previous { series: mood.as_str().into() },
+            ],
             max_attempts: MAX_ATTEMPTS,
         }),
     )
     .describe(format!(
         "Allots the balance of each coin over the others by the movements of each {length} window's \
-         matrices and the mood before it, and takes a snapshot of one pair."
+         matrices and the mood of the window before, and takes a snapshot of one pair."
     ))
     .after(input)
     .lane(LANE)
@@ -509,6 +444,8 @@ impl Worker for MeaWorker {
     }
 
     fn first_window<'a>(&'a self, from: Time) -> BoxFuture<'a, Result<Option<Time>, BoxError>> {
-        Box::pin(follow(&self.db, self.length, from))
+        Box::pin(async move {
+            follow(&self.db, &matrices::series_name(self.length), self.length, from).await
+        })
     }
 }

@@ -20,6 +20,7 @@ use super::matrix::MatrixMood;
 use super::state::{Incoherent, Published, Reason, Tier, incoherences, judge, publish};
 use super::{MoodConfig, series_name};
 use crate::analytics::hash::ResultHasher;
+use crate::matrices::window::follow;
 use crate::universe::Listings;
 
 /// The lane of all window workers of the market.
@@ -344,6 +345,6 @@ impl Worker for MoodWorker {
     }
 
     fn first_window<'a>(&'a self, from: Time) -> BoxFuture<'a, Result<Option<Time>, BoxError>> {
-        Box::pin(async move { Ok(Listings::load(&self.db).await?.first_window(from, self.length)) })
+        Box::pin(follow(&self.db, &self.input, self.length, from))
     }
 }

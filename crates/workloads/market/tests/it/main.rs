@@ -5,6 +5,7 @@ mod engines;
 mod jobs;
 mod keeping;
 mod matrices;
+mod mea;
 mod mood;
 mod outage;
 mod sampling;

@@ -95,8 +95,8 @@ impl<'a> Prices<'a> {
         })
     }
 
-    /// The newest close of `asset`, and when that minute was over; none where nothing is known. For a
-    /// stablecoin there is no instant of its own: `now`.
+    /// The newest close of `asset` of a minute that was over at `now`, and when that was; none where
+    /// nothing is known. For a stablecoin there is no instant of its own: `now`.
     pub(crate) async fn latest(
         &mut self,
         asset: &str,
@@ -114,7 +114,7 @@ impl<'a> Prices<'a> {
                 "select open_time, close from ingest.kline_raw
                  where symbol = $1 and interval_label = $2 and open_time <= $3
                  order by open_time desc limit 1",
-                values![format!("{asset}USDT"), BASE, now],
+                values![format!("{asset}USDT"), BASE, now - MINUTE],
             )
             .await?;
         let found = match rows.first() {

@@ -117,9 +117,11 @@ fn market(market: &Market) -> watchbell_market::Config {
         mood: watchbell_market::mood::MoodConfig {
             window: market.mood.window,
             symbol_limit: market.mood.symbols as usize,
-            ..watchbell_market::mood::MoodConfig::default()
+            params: market.mood.params,
         },
         retention: market.retention,
+        mea: watchbell_market::mea::Config { k: market.mea.k, pair: market.mea.pair.clone() },
+        validation_interval: market.validation_interval,
         streams: watchbell_market::StreamsConfig {
             interval: market.runner.interval,
             session: market.runner.session.clone(),

@@ -311,11 +311,16 @@ pub(crate) struct RawMarket {
     pub(crate) trades: RawTrades,
     /// The seven matrices.
     pub(crate) matrices: RawMatrices,
-    /// What the mood looks at.
+    /// How the allocation spreads balances.
+    pub(crate) mea: RawMea,
+    /// What the mood looks at, and how it weighs that.
     pub(crate) mood: RawMood,
     /// How long observations stay in the store, or `keep`: for ever. What a window has still to read
     /// stays in any case, and candles and windows always do.
     pub(crate) retention: RawMarketRetention,
+    /// How often the universe is validated against the venue.
+    #[schemars(extend("x-minimum" = "10s"))]
+    pub(crate) validation_interval: Length,
 }
 
 impl Default for RawMarket {
@@ -332,7 +337,9 @@ impl Default for RawMarket {
             runner: RawRunner::default(),
             trades: RawTrades::default(),
             matrices: RawMatrices::default(),
+            mea: RawMea::default(),
             mood: RawMood::default(),
+            validation_interval: Length(Millis::from_secs(60)),
             retention: RawMarketRetention::default(),
         }
     }
@@ -460,7 +467,21 @@ impl Default for RawMatrices {
     }
 }
 
-/// What the mood looks at.
+/// How the allocation spreads balances.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RawMea {
+    /// What a balance is divided by before it is weighed; the number of other coins when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub(crate) k: Option<u32>,
+    /// The pair of the snapshots, as BASE/QUOTE such as ETH/BTC; the first two coins of the universe
+    /// after USDT when absent, or where one of the two is not in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pair: Option<String>,
+}
+
+/// What the mood looks at, and how it weighs that.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct RawMood {
@@ -471,11 +492,31 @@ pub(crate) struct RawMood {
     /// How many symbols at most, those against USDT first.
     #[schemars(range(min = 1, max = 1000))]
     pub(crate) symbols: u32,
+    /// The tendency that counts as none, as a fraction of its scale.
+    #[schemars(range(min = -1.0, max = 1.0))]
+    pub(crate) mu_t: f64,
+    /// How far from there the tendency is at the end of its range; 0.5 uses all of it.
+    #[schemars(range(min = 0.0001, max = 100.0))]
+    pub(crate) sigma_t: f64,
+    /// The swap that counts as none, as a fraction of its scale.
+    #[schemars(range(min = -1.0, max = 1.0))]
+    pub(crate) mu_s: f64,
+    /// How far from there the swap counts as much; 0.35 uses all of its range.
+    #[schemars(range(min = 0.0001, max = 100.0))]
+    pub(crate) sigma_s: f64,
 }
 
 impl Default for RawMood {
     fn default() -> Self {
-        Self { window: None, symbols: 12 }
+        let params = watchbell_market::mood::Params::default();
+        Self {
+            window: None,
+            symbols: 12,
+            mu_t: params.mu_t,
+            sigma_t: params.sigma_t,
+            mu_s: params.mu_s,
+            sigma_s: params.sigma_s,
+        }
     }
 }
 

@@ -162,7 +162,7 @@ pub(crate) struct Venue {
 }
 
 /// Market data and windows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Market {
     /// Symbols, in the order given, each once.
     pub(crate) symbols: Vec<String>,
@@ -182,10 +182,14 @@ pub(crate) struct Market {
     pub(crate) trades: bool,
     /// How often the matrices of the present are computed, and how long they are kept.
     pub(crate) matrices: (Millis, Millis),
-    /// What the mood looks at.
+    /// How the allocation spreads balances.
+    pub(crate) mea: Mea,
+    /// What the mood looks at, and how it weighs that.
     pub(crate) mood: Mood,
     /// How long observations are kept.
     pub(crate) retention: watchbell_market::Retention,
+    /// Time between validations of the universe.
+    pub(crate) validation_interval: Millis,
 }
 
 /// The live refresh of points, cycles and streams.
@@ -197,13 +201,24 @@ pub(crate) struct Runner {
     pub(crate) session: String,
 }
 
-/// What the mood looks at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How the allocation spreads balances.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mea {
+    /// What a balance is divided by; the number of other coins if none.
+    pub(crate) k: Option<u32>,
+    /// Base and quote of the snapshots: two different coins.
+    pub(crate) pair: Option<(String, String)>,
+}
+
+/// What the mood looks at, and how it weighs that.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Mood {
     /// One of the windows.
     pub(crate) window: Millis,
     /// At most so many symbols; 1 or more.
     pub(crate) symbols: u32,
+    /// Centre and spread of the signals; the spreads are above zero.
+    pub(crate) params: watchbell_market::mood::Params,
 }
 
 /// Live sampling of the book.
@@ -511,7 +526,21 @@ impl Resolver<'_, '_> {
             runner: self.runner(&raw.runner),
             trades: raw.trades.enabled,
             matrices: (raw.matrices.refresh.0, raw.matrices.keep.0),
-            mood: Mood { window: self.mood_window(raw, &windows), symbols: raw.mood.symbols },
+            mea: Mea {
+                k: raw.mea.k,
+                pair: raw.mea.pair.as_deref().and_then(|pair| self.pair("market.mea.pair", pair)),
+            },
+            mood: Mood {
+                window: self.mood_window(raw, &windows),
+                symbols: raw.mood.symbols,
+                params: watchbell_market::mood::Params {
+                    mu_t: raw.mood.mu_t,
+                    sigma_t: raw.mood.sigma_t,
+                    mu_s: raw.mood.mu_s,
+                    sigma_s: raw.mood.sigma_s,
+                },
+            },
+            validation_interval: raw.validation_interval.0,
             retention: self.observations(&raw.retention, &windows),
             windows: windows.into_iter().collect(),
         }
@@ -556,6 +585,21 @@ impl Resolver<'_, '_> {
             self.wrong("market.runner.session", "the name is empty", "a word, such as night");
         }
         Runner { interval: raw.interval.0, session: raw.session.trim().to_owned() }
+    }
+
+    /// Two coins, written BASE/QUOTE.
+    fn pair(&mut self, path: &str, text: &str) -> Option<(String, String)> {
+        let coin = |word: &str| {
+            let plain = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit();
+            ((1..=20).contains(&word.len()) && word.chars().all(plain)).then(|| word.to_owned())
+        };
+        let pair = text.split_once('/').and_then(|(base, quote)| Some((coin(base)?, coin(quote)?)));
+        let pair = pair.filter(|(base, quote)| base != quote);
+        if pair.is_none() {
+            let allowed = "two coins in capital letters and digits, such as ETH/BTC";
+            self.wrong(path, format!("`{text}` is not a pair of coins"), allowed);
+        }
+        pair
     }
 
     /// The window that is asked for, else the usual one, else the shortest.

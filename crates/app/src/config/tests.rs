@@ -346,6 +346,53 @@ fn the_mood_is_made_of_the_usual_window_or_of_the_shortest() {
 }
 
 #[test]
+fn the_formulas_of_mood_and_allocation_have_keys() {
+    use watchbell_market::mood::Params;
+    let market = ok("").market;
+    assert_eq!(market.mood.params, Params::default());
+    assert_eq!((market.mea.k, &market.mea.pair), (None, &None));
+    assert_eq!(market.validation_interval, Millis::from_secs(60));
+    let market = ok("market:\n  mood: { mu_t: -0.1, sigma_t: 0.5, mu_s: 0.25, sigma_s: 0.35 }\n  \
+                     mea: { k: 3, pair: ETH/BTC }\n  validation_interval: 5m\n")
+    .market;
+    let params = Params { mu_t: -0.1, sigma_t: 0.5, mu_s: 0.25, sigma_s: 0.35 };
+    assert_eq!((market.mood.params, params.check()), (params, Ok(())));
+    assert_eq!(market.mea.k, Some(3));
+    assert_eq!(market.mea.pair, Some(("ETH".into(), "BTC".into())));
+    assert_eq!(market.validation_interval, Millis::from_mins(5));
+    for (yaml, says) in [
+        (
+            "market:\n  mood: { sigma_t: 0 }\n",
+            "watchbell.yaml:2:20: market.mood.sigma_t: `0` is out of range; allowed: a number from \
+             0.0001 to 100",
+        ),
+        (
+            "market:\n  mood: { mu_s: .nan }\n",
+            "watchbell.yaml:2:17: market.mood.mu_s: `.nan` is not a number; allowed: a number \
+             from -1 to 1",
+        ),
+        (
+            "market:\n  mea: { k: 0 }\n",
+            "watchbell.yaml:2:13: market.mea.k: `0` is out of range; allowed: a whole number from 1 to \
+             10000",
+        ),
+        (
+            "market:\n  mea:\n    pair: BTC/BTC\n",
+            "watchbell.yaml:3:11: market.mea.pair: `BTC/BTC` is not a pair of coins; allowed: two \
+             coins in capital letters and digits, such as ETH/BTC",
+        ),
+        ("market: { mea: { pair: eth-btc } }\n", "`eth-btc` is not a pair of coins"),
+        (
+            "market: { validation_interval: 1s }\n",
+            "market.validation_interval: `1s` is too short; allowed: 10s or longer",
+        ),
+    ] {
+        let refused = from_file(yaml).unwrap_err().to_string();
+        assert!(refused.contains(says), "{refused}");
+    }
+}
+
+#[test]
 fn run_jobs_opens_the_gate() {
     let exit = Gate::Exit("jobs: starting (set RUN_JOBS=1 to enable background workers)");
     for (value, up, orchestrator) in [

@@ -24,5 +24,6 @@ pub const LINE: Line = Line {
         Migration { number: 8, name: "newest", sql: include_str!("migrations/0008_newest.sql") },
         Migration { number: 9, name: "rowids", sql: include_str!("migrations/0009_rowids.sql") },
         Migration { number: 10, name: "ingest", sql: include_str!("migrations/0010_ingest.sql") },
+        Migration { number: 11, name: "account", sql: include_str!("migrations/0011_account.sql") },
     ],
 };

@@ -199,7 +199,9 @@ impl TradeFeed {
             match self.client.account_balances().await {
                 Ok(said) => {
                     report.balances = Some(said.len());
-                    commit.statements.extend(store_wallet(&wallet(&self.db).await?, &said, now));
+                    let known = wallet(&self.db).await?;
+                    let rows = store_wallet(&self.settings.scope, &known, &said, now)?;
+                    commit.statements.extend(rows);
                     self.state().wallet = Some(now);
                 }
                 Err(e) => return Ok(Some(e)),

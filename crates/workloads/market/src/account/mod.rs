@@ -269,8 +269,14 @@ pub enum ReadError {
 /// How often an unchanged wallet is written again, so that its age says that it was looked at.
 const CONFIRM_EVERY: Millis = Millis::from_mins(5);
 
-/// Writes what has changed of the wallet. What the venue lists no more is held no more.
-fn store_wallet(known: &[Holding], said: &[AccountBalance], now: Time) -> Vec<Statement> {
+/// Writes what has changed of the wallet of `scope`, and the answer that says so. What the venue lists
+/// no more is held no more.
+fn store_wallet(
+    scope: &str,
+    known: &[Holding],
+    said: &[AccountBalance],
+    now: Time,
+) -> Result<Vec<Statement>, serde_json::Error> {
     let mut latest = Vec::new();
     let mut history = Vec::new();
     for b in said {
@@ -312,6 +318,11 @@ fn store_wallet(known: &[Holding], said: &[AccountBalance], now: Time) -> Vec<St
         ));
     }
     if !history.is_empty() {
+        all.push(Statement::new(
+            "insert into ingest.account_balance_raw (account_scope, ts, payload)
+             values ($1, $2, $3) on conflict (account_scope, ts) do nothing",
+            values![scope, now, serde_json::to_string(said)?],
+        ));
         all.push(Statement::bulk(
             "insert into market.wallet_balances (asset, ts, free_amt, locked_amt)
              values ($1, $2, $3, $4) on conflict (asset, ts) do nothing",
@@ -319,7 +330,7 @@ fn store_wallet(known: &[Holding], said: &[AccountBalance], now: Time) -> Vec<St
             history,
         ));
     }
-    all
+    Ok(all)
 }
 
 /// One line of an owner's log; the owner's lines are numbered without a gap.

@@ -236,6 +236,16 @@ async fn from_the_feed_to_a_closed_session_with_each_trade_once() {
         let held = wallet(&s.db).await.unwrap();
         let held: Vec<_> = held.iter().map(|h| (h.asset.as_str(), h.total)).collect();
         assert_eq!(held, [("BNB", d("10")), ("BTC", d("1")), ("USDT", d("10000"))]);
+        // The answer itself is kept, and what all of it is worth is a view.
+        let said =
+            s.rows("select account_scope, ts, payload from ingest.account_balance_raw").await;
+        assert_eq!(said[0][..2], values!["__env__", s.clock.now()]);
+        assert!(said[0][2].to_string().contains("BNB"), "{said:?}");
+        let worth =
+            s.rows("select asset, total, worth_usdt > total from market.v_wallet order by asset");
+        let more = |asset: &str, total: f64, more: i64| values![asset, total, more];
+        let want = [more("BNB", 10.0, 1), more("BTC", 1.0, 1), more("USDT", 10_000.0, 0)];
+        assert_eq!(worth.await, want);
         let opened = s.job(SESSION_OPEN, json!({ "owner": "ann", "from_wallet": true })).await;
         assert_eq!(opened.unwrap()["session_id"], 1);
 
@@ -405,31 +415,49 @@ async fn a_ledger_is_booked_first_in_first_out_and_a_second_import_adds_nothing(
     }
 }
 
+/// Whatever order trades arrive in, one by one or several at once: the same moves, lots, links and
+/// balances, to the last digit.
 #[tokio::test]
 async fn the_order_of_arrival_does_not_matter() {
+    // Two at one instant, sales of more than there is, amounts whose quotients do not end.
     let rows = [
         (1, 5, "BUY", "2", "10"),
         (2, 6, "BUY", "3", "10"),
         (3, 7, "SELL", "4", "15"),
         (4, 7, "BUY", "5", "7"),
         (5, 9, "SELL", "1", "11"),
+        (6, 11, "SELL", "7", "3"),
+        (7, 12, "BUY", "3", "0.333333333"),
+        (8, 13, "BUY", "11", "1.7"),
+        (9, 14, "SELL", "13", "0.9"),
+        (10, 15, "BUY", "0.07", "123.456"),
+        (11, 16, "SELL", "0.09", "77.7"),
+    ];
+    let arrivals: [&[&[usize]]; 5] = [
+        &[&[0], &[1], &[2], &[3], &[4], &[5], &[6], &[7], &[8], &[9], &[10]],
+        &[&[10], &[9], &[8], &[7], &[6], &[5], &[4], &[3], &[2], &[1], &[0]],
+        &[&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]],
+        &[&[6, 2, 9], &[0, 10], &[4], &[8, 1, 7], &[5, 3]],
+        &[&[3, 8, 5, 1], &[7, 0, 6, 10, 2], &[9, 4]],
     ];
     for engine in engines() {
-        let mut seen = Vec::new();
-        for order in [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3]] {
+        let mut seen: Vec<Vec<Vec<Vec<Value>>>> = Vec::new();
+        for arrival in arrivals {
             let s = Site::with(engine, None).await;
             s.job(SESSION_OPEN, open()).await.unwrap();
             s.pass(HOUR);
-            for i in order {
-                import_csv(&s.db, file(&rows[i..=i]).as_bytes(), None, NOW).await.unwrap();
-                assert_eq!(s.import().await["imported"], 1);
+            for batch in arrival {
+                let some: Vec<_> = batch.iter().map(|i| rows[*i]).collect();
+                import_csv(&s.db, file(&some).as_bytes(), None, NOW).await.unwrap();
+                assert_eq!(s.import().await["imported"], some.len());
             }
             assert_eq!(s.import().await["imported"], 0);
             seen.push(s.ledger().await);
         }
-        assert_eq!(seen[0][0].len(), 5);
-        assert_eq!(seen[0], seen[1]);
-        assert_eq!(seen[0], seen[2]);
+        assert_eq!(seen[0][0].len(), rows.len());
+        for (other, arrival) in seen.iter().zip(arrivals).skip(1) {
+            assert_eq!(*other, seen[0], "{arrival:?}");
+        }
     }
 }
 

@@ -98,7 +98,7 @@ pub(crate) fn intrinsic(tendency: &Tendency, parity: Parity, b: &mut Buffers) ->
 }
 
 /// `100 * tanh(1.2 * (0.6 direction * strength - 0.2 volt - 0.2 artificiality))`, the last two as
-/// scores out of 100. Market windows place no orders, so their artificiality is 0.
+/// scores out of 100. Market windows know no orders, so their [artificiality](super::artificiality) is 0.
 pub(crate) fn efficiency(tendency: &Tendency, volt: f64, artificiality: f64) -> f64 {
     let gain = 0.6 * tendency.direction * tendency.strength
         - 0.2 * volt / 100.0

@@ -13,6 +13,7 @@
 //! Speed: all intermediate series live in a [`Scratch`] that is reused from window to window; a
 //! computation allocates only what its result owns.
 
+pub mod flow;
 pub mod fm;
 pub mod hash;
 pub mod idhr;
@@ -30,6 +31,7 @@ use serde::Serialize;
 use watchbell_core::Time;
 pub(crate) use watchbell_core::math;
 
+pub use flow::{OrderFlow, artificiality, divergence, inflation};
 pub use fm::{Anchor, Gfm, PriceStats};
 pub use idhr::{FloatingMode, Idhr, Nucleus};
 pub use intrinsic::{Face, Inertia, Intrinsic, disruption_systemic};

@@ -5,9 +5,10 @@
     python3 bench/market_check.py watchbell-demo/watchbell.db --windows 5000 --labels 30m 1h
 
 Everything is computed again from the stored 1-minute candles alone: histograms, floating modes,
-vectors and metrics of each window (by window_stats.py), the seven matrices of each slice, and the mood
-of each window. Windows of points are recomputed from their stored points. A number must agree to 1e-9,
-relative to its size where that exceeds 1. Exits with 1 when one does not, or when nothing was compared.
+vectors and metrics of each window (by window_stats.py), the seven matrices of each slice, the mood of
+each window, and its allocation, which is multiplied by the mood of the window before. Windows of points
+are recomputed from their stored points. A number must agree to 1e-9, relative to its size where that
+exceeds 1. Exits with 1 when one does not, or when nothing was compared.
 
 It reads a SQLite file, and shares no code with the program that wrote it. With `--time` it computes
 and compares nothing: what the same work takes in numpy, without writing any of it.
@@ -232,13 +233,16 @@ def bucket(value, cuts, letters):
     return letters[over + (0 if value >= 0 else len(cuts) + 1)]
 
 
-def mood(shares):
+DEFAULTS = {"muT": 0.0, "sigmaT": 0.02, "muS": 0.0, "sigmaS": 0.05}
+
+
+def mood(shares, refs=DEFAULTS):
     """Coefficient and identity from (g, t, v, weight) of each symbol."""
     total = sum(w for *_, w in shares)
     g, t, v = (sum(s[i] * s[3] for s in shares) / total for i in range(3))
     gfm = min(max(1 + 20 * g, 0.8), 1.2)
-    v_t = 0.8 + 0.4 * min(max(t / 0.02, -1), 1)
-    v_s = 0.5 * np.tanh(0.75 * (v / 0.05))
+    v_t = 0.8 + 0.4 * min(max((t - refs["muT"]) / refs["sigmaT"], -1), 1)
+    v_s = 0.5 * np.tanh(0.75 * ((v - refs["muS"]) / refs["sigmaS"]))
     coeff = float(min(max(v_t / gfm + v_s, 0.2), 2.0))
     name = bucket(v_t, [1.2 / 6 * i for i in range(1, 6)], "ABCDEFGHIJKL")
     name += bucket(v_s, [0.5 / 6 * i for i in range(1, 6)], "abcdefghijkl")
@@ -248,7 +252,7 @@ def mood(shares):
 
 def check_mood(store, label, start, version, limit):
     found = store.rows(
-        "select coeff, mood_id, is_fallback from mea_dynamics_moods where window_label = ?"
+        "select coeff, mood_id, is_fallback, payload from mea_dynamics_moods where window_label = ?"
         " and window_start = ? order by version desc limit 1", label, start)
     if not found or found[0][2]:
         return None
@@ -258,9 +262,66 @@ def check_mood(store, label, start, version, limit):
         vec = json.loads(row[7])
         shares.append((row[5] / 100, vec["tendency"]["score"] / 100, vec["swap"]["score"] / 100,
                        max(1, row[4])))
-    coeff, name = mood(shares)
+    coeff, name = mood(shares, json.loads(found[0][3])["refs"])
     ours, theirs = {"coeff": coeff, "id": name}, {"coeff": found[0][0], "id": found[0][1]}
     return list(differences(ours, theirs, ".mood"))
+
+
+# Where each tier of |id_pct| begins, and its weight; and the ranks of 2 * mean weight / 1.15 - 1.
+TIERS = ((0.0, 0.0), (0.00016, 0.15), (0.00033, 0.55), (0.00046, 1.15), (0.00077, 0.65), (0.00121, 0.5))
+RANKS = ((-0.75, "E"), (-0.5, "D"), (-0.25, "C"))
+
+
+def rank(x):
+    for cut, name in RANKS:
+        if x <= cut:
+            return name
+    return "B" if x < 0.25 else "A" if x < 0.5 else "S"
+
+
+def check_allocation(store, label, start, coins, grids):
+    """The newest allocation of a window from its matrices and the mood of the window before."""
+    found = store.rows(
+        "select cycle_id, balance_source, k, mood_coeff from mea_dynamics_cycles"
+        " where window_label = ? and window_start = ? order by version desc limit 1", label, start)
+    if not found:
+        return None
+    cycle, source, k, coeff = found[0]
+    before = store.rows(
+        "select coeff from mea_dynamics_moods where window_label = ? and window_start < ?"
+        " order by window_start desc, version desc limit 1", label, start)
+    said = list(differences({"mood": before[0][0] if before else 0.8}, {"mood": coeff}, ".mea"))
+    version = store.column(
+        "select max(version) from matrices_slices where series = ? and ts_ms = ?",
+        label, start + LENGTHS[label])[0]
+    frozen = dict(store.rows(
+        "select base, frozen from matrices_flags where series = ? and ts_ms = ? and version = ?",
+        label, start + LENGTHS[label], version))
+    bm, moved = grids["benchmark"], np.abs(grids["id_pct"])
+    weights = np.zeros_like(moved)
+    for cut, weight in TIERS:
+        weights[moved >= cut] = weight
+    for coin, cells, components, value, tier in store.rows(
+        "select coin, cells, components, mea_value, tier from mea_dynamics_mea_symbol"
+        " where cycle_id = ?", cycle):
+        b = coins.index(coin)
+        balance = json.loads(components)["balance"]
+        if source == "equal":
+            price = 1.0 if coin == "USDT" else float(bm[b, coins.index("USDT")])
+            ours = 0.0 if np.isnan(price) else 1000 / price
+            said += differences({"balance": ours}, {"balance": balance}, f".mea.{coin}")
+        weight = np.where(np.array(json.loads(frozen[coin])) > 0, 0.0, weights[b])
+        ours = np.where(np.isnan(bm[b]), np.nan, balance / k * weight * coeff)
+        theirs = np.array(json.loads(cells), dtype=float)
+        if (np.isnan(ours) != np.isnan(theirs)).any():
+            said.append(f".mea.{coin}: other cells are null")
+        gap = np.nanmax(np.abs(ours - theirs) - 1e-9 * np.maximum(1, np.abs(ours)))
+        if gap > 0 or abs(np.nansum(ours) - value) > 1e-9 * max(1, abs(value)):
+            said.append(f".mea.{coin}: {np.nansum(ours)!r} here, {value!r} there")
+        mean = float(np.mean(weight[~np.isnan(bm[b])]))
+        if rank(2 * mean / 1.15 - 1) != tier:
+            said.append(f".mea.{coin}: rank {tier} of a mean weight of {mean!r}")
+    return said
 
 
 def main():
@@ -288,7 +349,8 @@ def main():
         print(json.dumps({"windows": windows, "symbol_windows": symbols, "seconds": seconds}))
         return
     started = time.perf_counter()
-    counts = dict.fromkeys(("windows", "symbol_windows", "slices", "cells", "moods"), 0)
+    kinds = ("windows", "symbol_windows", "slices", "cells", "moods", "allocations")
+    counts = dict.fromkeys(kinds, 0)
     differing = 0
 
     def report(what, found):
@@ -319,6 +381,10 @@ def main():
                     report(what, check_slice(store, label, ts, slice_version, coins_here, grids))
                     counts["slices"] += 1
                     counts["cells"] += len(TYPES) * len(coins_here) * (len(coins_here) - 1)
+                    found = check_allocation(store, label, start, coins_here, grids)
+                    if found is not None:
+                        report(what, found)
+                        counts["allocations"] += 1
                 else:
                     # Its predecessor was not recomputed: it only serves the next one.
                     grids["id_pct"] = stored_grid(store, label, ts, slice_version, "id_pct", coins_here)

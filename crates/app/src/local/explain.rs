@@ -283,7 +283,7 @@ impl LocalControl {
     }
 
     /// The next window of a series that is not final; `None` while it has no beginning.
-    async fn next_window(&self, unit: &Unit, spec: &WindowSpec) -> Result<Option<Time>> {
+    pub(super) async fn next_window(&self, unit: &Unit, spec: &WindowSpec) -> Result<Option<Time>> {
         let Some(origin) = first_window(unit, Time::EPOCH).await? else { return Ok(None) };
         let frontier = self.store.frontier(&spec.series, origin, Time::FAR_FUTURE).await?;
         Ok(Some(match (frontier.unfinished, frontier.last) {
@@ -309,6 +309,7 @@ impl LocalControl {
             && let Some(facts) = self.facts(picture, &unit.def, Vec::new()).await?
         {
             explanation.gates = worker_gates(&facts, picture.now);
+            explanation.worker = Some(unit.def.name.clone());
             if !explanation.gates.is_empty() {
                 explanation.verdict = Verdict::Waiting;
             }
@@ -316,7 +317,7 @@ impl LocalControl {
         Ok(Some(explanation))
     }
 
-    async fn window_alone(
+    pub(super) async fn window_alone(
         &self,
         picture: &Picture,
         unit: &Unit,
@@ -342,13 +343,7 @@ impl LocalControl {
             error: known.as_ref().and_then(|w| w.reason.clone()),
             next_attempt_at: known.as_ref().and_then(|w| w.next_attempt_at),
             running: cycle.zip(started),
-            inputs: InputFacts {
-                scope: &inputs.scope,
-                covers: &inputs.covers,
-                windows: &inputs.windows,
-                earlier: inputs.earlier,
-                previous: inputs.previous,
-            },
+            inputs: inputs.facts(),
         };
         let since = match state {
             State::Complete | State::Abandoned => known.as_ref().and_then(|w| w.finished_at),
@@ -358,7 +353,7 @@ impl LocalControl {
         Ok(Explanation::of_window(&facts, since, picture.now))
     }
 
-    async fn inputs(
+    pub(super) async fn inputs(
         &self,
         unit: &Unit,
         spec: &WindowSpec,
@@ -453,7 +448,7 @@ impl LocalControl {
 
 /// The inputs of one window.
 #[derive(Default)]
-struct Inputs {
+pub(super) struct Inputs {
     scope: Vec<String>,
     covers: BTreeMap<String, BTreeMap<String, Vec<watchbell_core::Cover>>>,
     windows: BTreeMap<SeriesName, Vec<InputWindow>>,
@@ -461,12 +456,25 @@ struct Inputs {
     previous: Option<Time>,
 }
 
+impl Inputs {
+    /// As they are judged.
+    pub(super) fn facts(&self) -> InputFacts<'_> {
+        InputFacts {
+            scope: &self.scope,
+            covers: &self.covers,
+            windows: &self.windows,
+            earlier: self.earlier,
+            previous: self.previous,
+        }
+    }
+}
+
 /// The worker that extends the covers of a source.
 fn provider(source: &str) -> Option<WorkerName> {
     (source == watchbell_market::KLINES).then(|| WorkerName::from(watchbell_market::MARKET_SYNC))
 }
 
-async fn first_window(unit: &Unit, from: Time) -> Result<Option<Time>> {
+pub(super) async fn first_window(unit: &Unit, from: Time) -> Result<Option<Time>> {
     unit.worker.first_window(from).await.map_err(|e| cannot_tell(unit, &*e))
 }
 

@@ -9,6 +9,7 @@ mod notices;
 mod queue;
 mod run;
 mod status;
+mod steer;
 #[cfg(test)]
 mod tests;
 mod windows;
@@ -21,8 +22,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use watchbell_api::{
     ActRequest, Action, BackfillReport, BackfillRequest, Control, ControlError, EmitRequest,
     Emitted, JobDetail, NodeInfo, QueueLine, Readiness, ReadyCheck, Result, RunReport, RunRequest,
-    ScheduleLine, Status, VerifyReport, VerifyRequest, WorkerDetail, WorkerHealth, WorkerLine,
-    WorkersHealth,
+    ScheduleLine, Status, VerifyReport, VerifyRequest, WindowChanged, WindowRequest, WorkerDetail,
+    WorkerHealth, WorkerLine, WorkersHealth,
 };
 use watchbell_clock::Clock;
 use watchbell_core::gate::{Explanation, Gate};
@@ -450,6 +451,10 @@ impl Control for LocalControl {
 
     fn backfill(&self, request: BackfillRequest) -> BoxFuture<'_, Result<BackfillReport>> {
         Box::pin(self.fill(request))
+    }
+
+    fn change_window(&self, request: WindowRequest) -> BoxFuture<'_, Result<WindowChanged>> {
+        Box::pin(self.steer_window(request))
     }
 
     fn backfills(&self) -> BoxFuture<'_, Result<Vec<BackfillRecord>>> {

@@ -244,6 +244,7 @@ impl LocalControl {
             since: stats.oldest_due,
             gates,
             chain: Vec::new(),
+            worker: None,
         }))
     }
 

@@ -227,7 +227,10 @@ fn refused(worker: &WorkerName, report: Report) -> ControlError {
         Report::Taken => ControlError::conflict(format!(
             "{worker} has already run for this due instant or window"
         ))
-        .help("a complete window is computed again by `watchbell window backfill --recompute`"),
+        .help(
+            "a complete window is computed again by `watchbell window backfill --recompute`, and one \
+             that was given up by `watchbell window retry`",
+        ),
         Report::Broken(error) => error.into(),
         Report::Idle { .. } | Report::Ran(_) => {
             ControlError::internal(format!("{worker} was not refused"))

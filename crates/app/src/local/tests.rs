@@ -2,13 +2,15 @@
 
 use std::sync::Mutex;
 
-use watchbell_api::{RunOptions, Verdict as Compared, WindowRef};
+use watchbell_api::{RunOptions, Verdict as Compared, WindowOptions, WindowRef};
 use watchbell_core::gate::Verdict;
 use watchbell_core::job::{self, Kind, Rate};
 use watchbell_core::port::Outcome;
-use watchbell_core::port::{Enqueued, JobAction, JobChange, JobClaim, JobFilter, Registration};
+use watchbell_core::port::{
+    Claim, ClaimRequest, Enqueued, JobAction, JobChange, JobClaim, JobFilter, Registration, Target,
+};
 use watchbell_core::schedule::Cron;
-use watchbell_core::window::State as WindowState;
+use watchbell_core::window::{Change, State as WindowState, Wish};
 use watchbell_core::{
     BoxError, Commit, Cover, Cycle, Done, Fault, Millis, NewJob, QueueSpec, WindowHashes,
     WindowInput, values,
@@ -59,6 +61,9 @@ impl Worker for Hours {
             if inputs == "removed" {
                 let removed = watchbell_market::InputsRemoved { until: NOW };
                 return Err(Fault::Permanent(Box::new(removed)));
+            }
+            if inputs == "fail" {
+                return Err(Fault::permanent(result));
             }
             let window = WindowHashes {
                 inputs: inputs.to_owned(),
@@ -699,6 +704,132 @@ async fn windows_are_verified_by_both_hashes() {
     let one = |start| VerifyRequest::One { series: SERIES.into(), start };
     assert_eq!(bed.control.verify(one(NOW)).await.unwrap_err().exit_code(), 3);
     assert_eq!(bed.control.verify(one(NOW + Millis(1))).await.unwrap_err().exit_code(), 2);
+}
+
+fn steer(wish: Wish, start: Time, reason: Option<&str>) -> WindowRequest {
+    let reason = reason.map(str::to_owned);
+    let options = WindowOptions { reason, preview: false, by: "ada".to_owned() };
+    WindowRequest { series: SERIES.into(), start, wish, options }
+}
+
+#[tokio::test]
+async fn a_window_is_given_up_and_tried_again() {
+    let bed = Bed::new(false).await;
+    bed.cover(NOW - HOUR * 2).await;
+    bed.register().await;
+    bed.compute().await;
+    let (done, stuck, later) = (NOW - HOUR * 3, NOW - HOUR * 2, NOW - HOUR);
+    let change = async |request| bed.control.change_window(request).await;
+    let refused = async |request| {
+        let error = bed.control.change_window(request).await.unwrap_err();
+        (error.exit_code(), error.to_string(), error.reason().help.unwrap_or_default())
+    };
+    let because = Some("the venue lost it");
+
+    let (code, text, help) = refused(steer(Wish::Abandon, done, because)).await;
+    assert_eq!(code, 4);
+    assert!(text.contains("is complete, and a complete window never changes"), "{text}");
+    assert!(help.contains("--recompute"), "{help}");
+    let (code, text, _) = refused(steer(Wish::Abandon, stuck, Some("  "))).await;
+    assert_eq!((code, text.as_str()), (2, "giving a window up needs a reason"));
+    let (_, text, help) = refused(steer(Wish::Retry, stuck, None)).await;
+    assert!(text.contains("has not failed: klines:1m of BTCUSDT"), "{text}");
+    assert!(help.contains(&format!("watchbell explain {SERIES}/{stuck}")), "{help}");
+    let (_, text, _) = refused(steer(Wish::Abandon, later, because)).await;
+    assert!(
+        text.contains(&format!("cannot be given up yet: {SERIES} {stuck} comes first")),
+        "{text}"
+    );
+    let (_, text, _) = refused(steer(Wish::Abandon, NOW, because)).await;
+    assert!(text.contains(&format!("is not over: it ends at {}", NOW + HOUR)), "{text}");
+    let before_all = NOW - HOUR * 4;
+    let (_, text, _) = refused(steer(Wish::Abandon, before_all, because)).await;
+    assert!(text.contains("cannot be given up yet"), "{text}");
+
+    let mut preview = steer(Wish::Abandon, stuck, because);
+    preview.options.preview = true;
+    let would = change(preview).await.unwrap();
+    assert_eq!((would.change, would.before, would.after), (Change::GiveUp, None, None));
+    assert_eq!(bed.store.window(&SERIES.into(), stuck).await.unwrap(), []);
+    let gone = change(steer(Wish::Abandon, stuck, because)).await.unwrap();
+    assert_eq!(gone.after.unwrap().reason.as_deref(), Some("abandoned by ada: the venue lost it"));
+    let e = bed.control.explain(format!("{SERIES}/{stuck}")).await.unwrap();
+    assert_eq!(e.verdict, Verdict::Failed);
+    assert!(e.to_string().contains("abandoned by ada: the venue lost it"), "{e}");
+    assert!(e.to_string().contains("watchbell window retry"), "{e}");
+    // The series goes on.
+    assert_eq!(bed.gates(SERIES).await.len(), 1);
+    assert!(bed.gates(&format!("{SERIES}/{later}")).await[0].contains("klines:1m of BTCUSDT"));
+    let (_, text, help) = refused(steer(Wish::Abandon, stuck, because)).await;
+    assert!(text.contains("is abandoned already: abandoned by ada"), "{text}");
+    assert!(help.contains("watchbell window retry"), "{help}");
+
+    // Without its input it would hold up all that follow.
+    let (_, text, help) = refused(steer(Wish::Retry, stuck, None)).await;
+    assert!(text.contains("cannot be computed: klines:1m of BTCUSDT"), "{text}");
+    assert!(help.contains("klines:1m of BTCUSDT is complete to"), "{help}");
+    bed.cover(NOW).await;
+    let again = change(steer(Wish::Retry, stuck, Some("it came"))).await.unwrap();
+    assert_eq!((again.change, again.after.unwrap().version), (Change::Renew, 2));
+    let (_, text, _) = refused(steer(Wish::Retry, stuck, None)).await;
+    assert!(text.contains("has not failed"), "{text}");
+    assert_eq!(bed.compute().await.outcome, Outcome::Succeeded);
+    let versions = bed.control.window(SERIES.into(), stuck).await.unwrap();
+    assert_eq!(
+        versions.iter().map(|w| w.state).collect::<Vec<_>>(),
+        [WindowState::Abandoned, WindowState::Complete]
+    );
+}
+
+#[tokio::test]
+async fn a_window_that_is_computed_says_by_whom() {
+    let bed = Bed::new(false).await;
+    bed.register().await;
+    let start = NOW - HOUR * 3;
+    let boot = session("other", bed.clock.now());
+    bed.store.open_session(boot.clone()).await.unwrap();
+    let claim = ClaimRequest {
+        worker: "hourly".into(),
+        session: boot.id.clone(),
+        now: bed.clock.now(),
+        ttl: Millis::from_secs(30),
+        target: Target::Window {
+            series: SERIES.into(),
+            start,
+            end: start + HOUR,
+            version: 1,
+            scope: vec!["BTCUSDT".to_owned()],
+        },
+        passed: Vec::new(),
+    };
+    let granted = bed.store.claim(claim).await.unwrap();
+    assert!(matches!(granted, Claim::Granted(_)), "{granted:?}");
+    for wish in Wish::ALL {
+        let error = bed.control.change_window(steer(wish, start, Some("stuck"))).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("is being computed: cycle"), "{text}");
+        assert!(text.contains("of hourly") && text.contains("other"), "{text}");
+        assert!(error.reason().help.unwrap().contains("watchbell worker stop hourly"));
+    }
+    bed.clock.advance(bed.clock.now() + HOUR);
+    let late = steer(Wish::Abandon, start, Some("stuck"));
+    let text = bed.control.change_window(late).await.unwrap_err().to_string();
+    assert!(text.contains("its lease has expired"), "{text}");
+}
+
+#[tokio::test]
+async fn a_window_is_not_tried_again_in_vain() {
+    let bed = Bed::new(false).await;
+    bed.cover(NOW).await;
+    bed.register().await;
+    let start = NOW - HOUR * 3;
+    let gone = bed.control.change_window(steer(Wish::Abandon, start, Some("x"))).await.unwrap();
+    *bed.hashes.lock().unwrap() = ("fail", "28 of 30 candles");
+    // Its covers are there, and it still cannot be computed.
+    let error = bed.control.change_window(steer(Wish::Retry, start, None)).await.unwrap_err();
+    assert!(error.to_string().contains("cannot be computed: 28 of 30 candles"), "{error}");
+    let versions = bed.store.window(&SERIES.into(), start).await.unwrap();
+    assert_eq!(versions, [gone.after.unwrap()]);
 }
 
 #[tokio::test]

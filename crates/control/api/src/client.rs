@@ -17,7 +17,8 @@ use crate::control::{Control, Result};
 use crate::error::{ControlError, Problem};
 use crate::request::{
     ActBody, ActRequest, BackfillReport, BackfillRequest, EmitRequest, Emitted, JobChangeBody,
-    MAX_BULK, RunReport, RunRequest, VerifyReport, VerifyRequest, job_action_word,
+    MAX_BULK, RunReport, RunRequest, VerifyReport, VerifyRequest, WindowChanged, WindowRequest,
+    job_action_word,
 };
 use crate::status::{
     JobDetail, NodeInfo, QueueLine, Readiness, ScheduleLine, Status, WorkerDetail, WorkerHealth,
@@ -299,6 +300,15 @@ impl Control for HttpControl {
 
     fn backfill(&self, request: BackfillRequest) -> BoxFuture<'_, Result<BackfillReport>> {
         Box::pin(async move { self.post(&["api", V1, "backfills"], &request, true).await })
+    }
+
+    fn change_window(&self, r: WindowRequest) -> BoxFuture<'_, Result<WindowChanged>> {
+        Box::pin(async move {
+            let series = segment("series", r.series.as_str())?;
+            let start = r.start.0.to_string();
+            let path = ["api", V1, "windows", series, &start, r.wish.as_str()];
+            self.post(&path, &r.options, true).await
+        })
     }
 
     fn backfills(&self) -> BoxFuture<'_, Result<Vec<BackfillRecord>>> {

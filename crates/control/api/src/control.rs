@@ -10,7 +10,7 @@ use watchbell_core::{BoxFuture, EventRecord, Millis, NewJob, SeriesName, Time, W
 use crate::error::ControlError;
 use crate::request::{
     ActRequest, BackfillReport, BackfillRequest, EmitRequest, Emitted, RunReport, RunRequest,
-    VerifyReport, VerifyRequest,
+    VerifyReport, VerifyRequest, WindowChanged, WindowRequest,
 };
 use crate::status::{
     JobDetail, NodeInfo, QueueLine, Readiness, ScheduleLine, Status, WorkerDetail, WorkerHealth,
@@ -59,6 +59,8 @@ pub trait Control: Send + Sync {
     fn verify(&self, request: VerifyRequest) -> BoxFuture<'_, Result<Vec<VerifyReport>>>;
     /// Asks for windows of the past, or tells what such a request would compute.
     fn backfill(&self, request: BackfillRequest) -> BoxFuture<'_, Result<BackfillReport>>;
+    /// Has one window tried again or given up, or tells what that would do.
+    fn change_window(&self, request: WindowRequest) -> BoxFuture<'_, Result<WindowChanged>>;
     /// Backfills, newest first.
     fn backfills(&self) -> BoxFuture<'_, Result<Vec<BackfillRecord>>>;
     /// Events that match, oldest first.

@@ -25,7 +25,8 @@ pub use error::{ControlError, Problem, Reason};
 pub use request::{
     ActBody, ActRequest, Action, BackfillLine, BackfillReport, BackfillRequest, CHANGE_LIMIT,
     EmitRequest, Emitted, JOB_ACTIONS, JobChangeBody, MAX_BULK, RunOptions, RunReport, RunRequest,
-    Verdict, VerifyReport, VerifyRequest, WindowRef, job_action_word,
+    Verdict, VerifyReport, VerifyRequest, WindowChanged, WindowOptions, WindowRef, WindowRequest,
+    job_action_word,
 };
 pub use status::{
     CycleProgress, DaemonLine, DaemonStatus, DaemonSummary, DefinitionText, JobDetail, Level,

@@ -1,7 +1,10 @@
 //! What an operator asks for, and the reports on it.
 
 use serde::{Deserialize, Serialize};
-use watchbell_core::port::{BackfillRecord, CycleRecord, JobAction, JobChange, JobFilter, Outcome};
+use watchbell_core::port::{
+    BackfillRecord, CycleRecord, JobAction, JobChange, JobFilter, Outcome, WindowRecord,
+};
+use watchbell_core::window::{Change, Wish};
 use watchbell_core::{SeriesName, Time, WorkerName};
 
 /// What to do with a worker.
@@ -237,6 +240,54 @@ pub struct BackfillLine {
     pub complete: i64,
     /// Of these, to compute.
     pub to_compute: i64,
+}
+
+/// A wish about one window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowRequest {
+    /// Series.
+    pub series: SeriesName,
+    /// Start.
+    pub start: Time,
+    /// What to do.
+    pub wish: Wish,
+    /// How, why, and who asks.
+    pub options: WindowOptions,
+}
+
+/// How a window is changed: the body of `POST windows/{series}/{start}/{wish}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WindowOptions {
+    /// Why, for the record; must be said of a window that is abandoned.
+    pub reason: Option<String>,
+    /// Only tell what would be done.
+    pub preview: bool,
+    /// Who asks.
+    pub by: String,
+}
+
+impl Default for WindowOptions {
+    fn default() -> Self {
+        Self { reason: None, preview: false, by: somebody() }
+    }
+}
+
+/// What was done to a window, or would be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WindowChanged {
+    /// Nothing was stored.
+    pub preview: bool,
+    /// Series.
+    pub series: SeriesName,
+    /// Start.
+    pub start: Time,
+    /// What was done.
+    pub change: Change,
+    /// Its newest version before; `None` when nothing of it was stored.
+    pub before: Option<WindowRecord>,
+    /// Its newest version after; `None` in a preview.
+    pub after: Option<WindowRecord>,
 }
 
 /// An event that an operator emits.

@@ -136,7 +136,7 @@ pub enum Ask {
     /// Schedules: reached through [`ScheduleCommand`].
     #[command(skip)]
     Schedule(ScheduleAsk),
-    /// Show, verify and backfill windows
+    /// Show, verify and backfill windows, try them again, or give them up
     #[command(subcommand)]
     Window(WindowCommand),
     /// Show, follow and emit events
@@ -408,8 +408,9 @@ pub enum ScheduleAsk {
 pub enum WindowCommand {
     /// List windows, newest first
     #[command(
-        after_long_help = "Examples:\n  watchbell window list --series window-sampler-30m --state \
-              failed\n  watchbell window list --from 2026-11-21 --to 2026-11-22"
+        after_long_help = "Examples:\n  watchbell window list --failed\n  watchbell window list \
+              --series window-sampler-30m --state ready\n  watchbell window list --from \
+              2026-11-21 --to 2026-11-22"
     )]
     List {
         /// Only this series
@@ -418,6 +419,9 @@ pub enum WindowCommand {
         /// Only this state
         #[arg(long, value_parser = window_state())]
         state: Option<window::State>,
+        /// Only those that failed and wait for another attempt, and those that were given up
+        #[arg(long, conflicts_with = "state")]
+        failed: bool,
         /// Starting at or after
         #[arg(long, value_name = "TIME", value_parser = time)]
         from: Option<Time>,
@@ -463,6 +467,57 @@ pub enum WindowCommand {
               backfill --from 2026-11-01 --to 2026-11-08 --preview\n  watchbell window backfill \
               window-sampler-3h --from 2026-11-01 --to 2026-11-08")]
     Backfill(BackfillArgs),
+    /// Try a window again: at once after a failure, as a new version where it was given up
+    ///
+    /// A window that was given up is tried again only if everything that it is computed from is
+    /// stored, for all that follow in its series wait for it. A complete one never changes.
+    #[command(
+        verbatim_doc_comment,
+        after_long_help = "Examples:\n  watchbell window retry window-sampler-30m \
+              2026-11-22T03:00:00Z\n  watchbell window retry window-sampler-30m \
+              2026-11-22T03:00:00Z --preview"
+    )]
+    Retry {
+        /// Which, and who asks
+        #[command(flatten)]
+        which: SteerArgs,
+        /// Why, for the record
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Give a window up, so that its series goes on without it
+    ///
+    /// Whatever is computed from it is given up too. A complete window is not given up, and one that
+    /// is being computed neither.
+    #[command(
+        verbatim_doc_comment,
+        after_long_help = "Examples:\n  watchbell window abandon window-sampler-30m \
+              2026-11-22T03:00:00Z --reason 'no candles'"
+    )]
+    Abandon {
+        /// Which, and who asks
+        #[command(flatten)]
+        which: SteerArgs,
+        /// Why, for the record
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+}
+
+/// One window, and how it is changed.
+#[derive(Debug, Clone, Args)]
+pub struct SteerArgs {
+    /// Series
+    pub series: SeriesName,
+    /// Start
+    #[arg(value_parser = time)]
+    pub start: Time,
+    /// Only tell what would be done
+    #[arg(long, visible_alias = "dry-run")]
+    pub preview: bool,
+    /// Who asks, for the record [default: you]
+    #[arg(long, value_name = "WHO")]
+    pub by: Option<String>,
 }
 
 /// Options of `window backfill`.

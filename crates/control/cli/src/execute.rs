@@ -2,13 +2,15 @@
 
 use watchbell_api::{
     ActRequest, Action, BackfillRequest, Control, ControlError, EmitRequest, VerifyRequest,
+    WindowOptions, WindowRequest,
 };
-use watchbell_core::port::{EventQuery, WindowQuery};
+use watchbell_core::port::{EventQuery, WindowQuery, WindowRecord};
+use watchbell_core::window::{State, Wish};
 use watchbell_core::{EventRecord, Millis, Time};
 
 use crate::args::{
-    ActArgs, Ask, BackfillArgs, EventCommand, NodeCommand, RunArgs, ScheduleAsk, TailArgs,
-    WindowCommand, WorkerCommand,
+    ActArgs, Ask, BackfillArgs, EventCommand, NodeCommand, RunArgs, ScheduleAsk, SteerArgs,
+    TailArgs, WindowCommand, WorkerCommand,
 };
 use crate::cycle::{exit_of, run_worker};
 use crate::exit::Exit;
@@ -53,8 +55,9 @@ pub async fn execute(ask: &Ask, control: &dyn Control, out: &mut Out) -> Result<
             Ok(Exit::Ok)
         }
         Ask::Explain { thing } => {
+            let now = now(control, out).await?;
             let answer = control.explain(thing.clone()).await?;
-            out.data(&answer, explain::explanation)?;
+            out.data(&answer, |a, style| explain::explanation(a, now, style))?;
             Ok(Exit::Ok)
         }
     }
@@ -140,7 +143,7 @@ async fn schedules(command: &ScheduleAsk, control: &dyn Control, out: &mut Out) 
 
 async fn windows(command: &WindowCommand, control: &dyn Control, out: &mut Out) -> Result<Exit> {
     match command {
-        WindowCommand::List { series, state, from, to, all_versions, limit } => {
+        WindowCommand::List { series, state, failed, from, to, all_versions, limit } => {
             let query = WindowQuery {
                 series: series.clone(),
                 state: *state,
@@ -150,7 +153,11 @@ async fn windows(command: &WindowCommand, control: &dyn Control, out: &mut Out) 
                 limit: *limit,
             };
             let now = now(control, out).await?;
-            let answer = control.windows(query).await?;
+            let answer = if *failed {
+                without_success(query, control).await?
+            } else {
+                control.windows(query).await?
+            };
             out.data(&answer, |a, style| window::list(a, now, style))?;
             Ok(Exit::Ok)
         }
@@ -173,7 +180,41 @@ async fn windows(command: &WindowCommand, control: &dyn Control, out: &mut Out) 
             Ok(if good { Exit::Ok } else { Exit::Failed })
         }
         WindowCommand::Backfill(args) => backfill(args, control, out).await,
+        WindowCommand::Retry { which, reason } => {
+            steer(Wish::Retry, which, reason.clone(), control, out).await
+        }
+        WindowCommand::Abandon { which, reason } => {
+            steer(Wish::Abandon, which, Some(reason.clone()), control, out).await
+        }
     }
+}
+
+/// Windows of both states that are neither done nor on their way, newest first.
+async fn without_success(query: WindowQuery, control: &dyn Control) -> Result<Vec<WindowRecord>> {
+    let mut found = Vec::new();
+    for state in [State::Failed, State::Abandoned] {
+        found.extend(control.windows(WindowQuery { state: Some(state), ..query.clone() }).await?);
+    }
+    found.sort_by(|a, b| {
+        b.start.cmp(&a.start).then_with(|| a.series.cmp(&b.series)).then(b.version.cmp(&a.version))
+    });
+    found.truncate(usize::try_from(query.limit).unwrap_or(usize::MAX));
+    Ok(found)
+}
+
+async fn steer(
+    wish: Wish,
+    which: &SteerArgs,
+    reason: Option<String>,
+    control: &dyn Control,
+    out: &mut Out,
+) -> Result<Exit> {
+    let by = which.by.clone().unwrap_or_else(|| out.user.clone());
+    let options = WindowOptions { reason, preview: which.preview, by };
+    let (series, start) = (which.series.clone(), which.start);
+    let done = control.change_window(WindowRequest { series, start, wish, options }).await?;
+    out.data(&done, |d, _| window::changed(d))?;
+    Ok(Exit::Ok)
 }
 
 async fn backfill(args: &BackfillArgs, control: &dyn Control, out: &mut Out) -> Result<Exit> {

@@ -11,9 +11,10 @@ use axum::{Json as Answer, Router};
 use tokio::sync::watch;
 use watchbell_api::{
     ActBody, ActRequest, Action, BackfillRequest, Control, ControlError, DaemonStatus, EmitRequest,
-    Readiness, ReadyCheck, RunOptions, RunRequest, VerifyRequest,
+    Readiness, ReadyCheck, RunOptions, RunRequest, VerifyRequest, WindowOptions, WindowRequest,
 };
 use watchbell_core::port::WindowQuery;
+use watchbell_core::window::Wish;
 use watchbell_core::{WorkerName, window};
 
 use crate::Options;
@@ -74,6 +75,7 @@ pub(crate) fn stoppable(
         .route("/api/v1/workers/{name}/run", post(run))
         .route("/api/v1/verify", post(verify))
         .route("/api/v1/windows/{series}/{start}/verify", get(verify_one))
+        .route("/api/v1/windows/{series}/{start}/{wish}", post(change_window))
         .route(
             "/api/v1/backfills",
             get(async |State(c): Ctl| answer(c.backfills().await)).post(backfill),
@@ -198,6 +200,17 @@ async fn window_versions(
 ) -> Reply<Vec<watchbell_core::port::WindowRecord>> {
     let start = params::time(&start)?;
     answer(c.window(series.into(), start).await)
+}
+
+async fn change_window(
+    State(c): Ctl,
+    Path((series, start, wish)): Path<(String, String, String)>,
+    Json(options): Json<WindowOptions>,
+) -> Reply<watchbell_api::WindowChanged> {
+    let wish = Wish::parse(&wish)
+        .ok_or_else(|| ControlError::not_found("action", wish, Wish::ALL.map(Wish::as_str)))?;
+    let start = params::time(&start)?;
+    answer(c.change_window(WindowRequest { series: series.into(), start, wish, options }).await)
 }
 
 async fn verify_one(

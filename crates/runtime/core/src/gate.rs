@@ -111,6 +111,9 @@ pub enum Gate {
         factor: u32,
         /// How long 95 of 100 calls of the store took at most.
         p95: Millis,
+        /// Whether one of them found no connection free.
+        #[serde(default)]
+        exhausted: bool,
         /// When it runs next, as things stand.
         until: Time,
     },
@@ -187,6 +190,9 @@ pub enum Gate {
         attempts: u32,
         /// What went wrong.
         error: Option<String>,
+        /// The command that tries it anew.
+        #[serde(default)]
+        command: String,
     },
     /// No job of its kinds is due.
     NothingQueued {
@@ -222,7 +228,11 @@ pub enum Gate {
     OnCommand,
 }
 
-/// What makes a gate go away.
+/// Kinds of jobs that a sentence names; more are counted.
+const NAMED: usize = 3;
+
+/// What makes a gate go away. `NAME` in an operator's commands is the worker that the gate is closed
+/// for: [`Explanation::clears`] puts it in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "by")]
 pub enum Clears {
@@ -309,7 +319,7 @@ impl Gate {
             Self::Condition { name, until: None, .. } => when(format!("{name} recovers")),
             Self::Dependency { worker, .. } => when(format!("{worker} runs")),
             Self::NotRunning { state: lifecycle::State::Stopped } => {
-                operator("start it with `watchbell worker start`".to_owned())
+                operator("start it with `watchbell worker start NAME`".to_owned())
             }
             Self::NotRunning { state } => when(format!("it is no longer {state}")),
             Self::StillRunning { cycle, .. } => when(format!("cycle {cycle} ends")),
@@ -335,7 +345,7 @@ impl Gate {
                 when(format!("{source} of {key} is complete to {needed_until}"))
             }
             Self::InputWindow { series, start, state: Some(window::State::Abandoned) } => {
-                operator(format!("correct {series} {start}: it was abandoned"))
+                operator(format!("try it again with `watchbell window retry {series} {start}`"))
             }
             Self::InputWindow { series, start, .. } => {
                 when(format!("{series} {start} is complete"))
@@ -344,17 +354,23 @@ impl Gate {
             Self::NothingQueued { .. } => when("a job is enqueued".to_owned()),
             Self::NoEvent { .. } => when("such an event is emitted".to_owned()),
             Self::Unavailable { .. } => operator("provide what is missing".to_owned()),
-            Self::Desired { desired: Desired::Paused, .. } => operator("resume it".to_owned()),
-            Self::Desired { .. } => operator("start it".to_owned()),
-            Self::GaveUp { .. } => operator("fix the cause, then restart it".to_owned()),
+            Self::Desired { desired: Desired::Paused, .. } => {
+                operator("resume it with `watchbell worker resume NAME`".to_owned())
+            }
+            Self::Desired { .. } => {
+                operator("start it with `watchbell worker start NAME`".to_owned())
+            }
+            Self::GaveUp { .. } => {
+                operator("fix the cause, then `watchbell worker restart NAME`".to_owned())
+            }
             Self::ScopeEmpty { .. } => operator("enable what it should cover".to_owned()),
-            Self::Exhausted { .. } => operator(
-                "fix the cause, then ask for it anew (backfill with --recompute)".to_owned(),
-            ),
+            Self::Exhausted { command, .. } => {
+                operator(format!("fix the cause, then try it again with `{command}`"))
+            }
             Self::NoNode => {
                 operator("start one with `watchbell up` or `watchbell demo`".to_owned())
             }
-            Self::OnCommand => operator("run it".to_owned()),
+            Self::OnCommand => operator("run it with `watchbell run NAME`".to_owned()),
         }
     }
 
@@ -427,11 +443,13 @@ impl fmt::Display for Gate {
             Self::GivesWay { to, since, .. } => {
                 write!(f, "it has given way to windows and lanes since {since}, now to {to}")
             }
-            Self::Throttled { factor, p95, .. } => write!(
-                f,
-                "the store is slow (95 of 100 calls took up to {p95}), so it runs {factor} times \
-                 less often"
-            ),
+            Self::Throttled { factor, p95, exhausted, .. } => {
+                match exhausted {
+                    true => f.write_str("no connection of the store was free")?,
+                    false => write!(f, "the store is slow (95 of 100 calls took up to {p95})")?,
+                }
+                write!(f, ", so the node does what can wait {factor} times less often")
+            }
             Self::NotDue { until } => write!(f, "it is not due before {until}"),
             Self::WindowOpen { until, .. } => write!(f, "the window is open until {until}"),
             Self::Settling { until } => {
@@ -463,10 +481,17 @@ impl fmt::Display for Gate {
                 write!(f, "attempt {attempts} did not finish, and the next is at {until}")?;
                 suffix(f, error.as_deref())
             }
-            Self::Exhausted { attempts, error } => {
-                let s = if *attempts == 1 { "" } else { "s" };
-                write!(f, "it was given up after {attempts} attempt{s}")?;
+            Self::Exhausted { attempts, error, .. } => {
+                f.write_str("it was given up")?;
+                match attempts {
+                    0 => {}
+                    1 => f.write_str(" after 1 attempt")?,
+                    more => write!(f, " after {more} attempts")?,
+                }
                 suffix(f, error.as_deref())
+            }
+            Self::NothingQueued { kinds } if kinds.len() > NAMED => {
+                write!(f, "no job of its {} kinds is queued", kinds.len())
             }
             Self::NothingQueued { kinds } => write!(f, "no {} job is queued", kinds.join(" or ")),
             Self::NoEvent { kinds } => write!(f, "no {} event is new", kinds.join(" or ")),
@@ -534,7 +559,8 @@ mod tests {
             Gate::LeaseHeld { owner: "n1".into(), until: t },
             Gate::Lane { lane: "gpu".into(), worker: "train".into() },
             Gate::GivesWay { to: "train".into(), since: t, until: t },
-            Gate::Throttled { factor: 4, p95: Millis(812), until: t },
+            Gate::Throttled { factor: 4, p95: Millis(812), exhausted: false, until: t },
+            Gate::Throttled { factor: 2, p95: Millis(3), exhausted: true, until: t },
             Gate::NotDue { until: t },
             Gate::WindowOpen { until: t, settled: Time(65_000) },
             Gate::Settling { until: t },
@@ -551,7 +577,7 @@ mod tests {
             Gate::InputWindow { series: series.clone(), start: t, state: None },
             Gate::NoOrigin { series },
             Gate::Backoff { until: t, attempts: 2, error: Some("no answer".into()) },
-            Gate::Exhausted { attempts: 5, error: None },
+            Gate::Exhausted { attempts: 5, error: None, command: "watchbell job redrive 7".into() },
             Gate::NothingQueued { kinds: vec!["a".into(), "b".into()] },
             Gate::NoEvent { kinds: vec!["window.*".into()] },
             Gate::Limit {
@@ -580,10 +606,10 @@ mod tests {
         let minute = "1970-01-01T00:01:00Z";
         let expected = [
             "it cannot run on this node: no GPU; to clear it: provide what is missing",
-            "it was paused by ada at @; to clear it: resume it",
-            "it was stopped; to clear it: start it",
+            "it was paused by ada at @; to clear it: resume it with `watchbell worker resume NAME`",
+            "it was stopped; to clear it: start it with `watchbell worker start NAME`",
             "it failed too often to be restarted (first at @): disk full; to clear it: fix the \
-             cause, then restart it",
+             cause, then `watchbell worker restart NAME`",
             "it failed, and starts again at @; clears at @",
             "many workers failed at once, so restarts wait until @; clears at @",
             "it needs market-sync, which is FAILED; clears when market-sync runs",
@@ -596,8 +622,10 @@ mod tests {
             "train is running in its lane `gpu`; clears when the cycle of train ends",
             "it has given way to windows and lanes since @, now to train; clears when no window \
              and no lane has work, at the latest at @",
-            "the store is slow (95 of 100 calls took up to 812ms), so it runs 4 times less often; \
-             clears when the store is fast again, at the latest at @",
+            "the store is slow (95 of 100 calls took up to 812ms), so the node does what can wait 4 \
+             times less often; clears when the store is fast again, at the latest at @",
+            "no connection of the store was free, so the node does what can wait 2 times less \
+             often; clears when the store is fast again, at the latest at @",
             "it is not due before @; clears at @",
             "the window is open until @; clears at 1970-01-01T00:01:05Z",
             "the window is over, and late input may come until @; clears at @",
@@ -607,13 +635,14 @@ mod tests {
              when klines:1m of BTCUSDT is complete to 1970-01-01T00:02:00Z",
             "its scope names no key of klines:1m, so it would be empty; to clear it: enable what \
              it should cover",
-            "it needs window m30 @, which is abandoned; to clear it: correct m30 @: it was \
-             abandoned",
+            "it needs window m30 @, which is abandoned; to clear it: try it again with `watchbell \
+             window retry m30 @`",
             "it needs window m30 @, which does not exist yet; clears when m30 @ is complete",
             "m30 has no input yet, so its first window is not known; clears when its first input \
              is stored",
             "attempt 2 did not finish, and the next is at @: no answer; clears at @",
-            "it was given up after 5 attempts; to clear it: fix the cause, then ask for it anew (backfill with --recompute)",
+            "it was given up after 5 attempts; to clear it: fix the cause, then try it again with \
+             `watchbell job redrive 7`",
             "no a or b job is queued; clears when a job is enqueued",
             "no window.* event is new; clears when such an event is emitted",
             "1 k job of the key `x` is leased, and no more may be at once; clears when one of them \
@@ -623,7 +652,7 @@ mod tests {
              clear it: run a node that has a worker for `k`, or purge its jobs",
             "no worker ever took k jobs; to clear it: run a node that has a worker for `k`, or \
              purge its jobs",
-            "it runs only when an operator says so; to clear it: run it",
+            "it runs only when an operator says so; to clear it: run it with `watchbell run NAME`",
         ];
         assert_eq!(lines.len(), expected.len());
         for (line, expected) in lines.iter().zip(expected) {

@@ -654,6 +654,25 @@ pub struct WindowQuery {
     pub limit: u32,
 }
 
+/// What a person does to a window, as [`window::steer`] allowed it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WindowChange {
+    /// Series.
+    pub series: SeriesName,
+    /// Start.
+    pub start: Time,
+    /// End, exclusive.
+    pub end: Time,
+    /// Its newest version when it was decided; `None` when none was stored.
+    pub seen: Option<WindowRecord>,
+    /// What to do.
+    pub change: window::Change,
+    /// Who asks.
+    pub by: String,
+    /// Why, if it was said.
+    pub reason: Option<String>,
+}
+
 /// Counts of one series by state, over the newest versions.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SeriesSummary {
@@ -937,6 +956,11 @@ pub trait Store: Queue {
         reason: &'a str,
         now: Time,
     ) -> BoxFuture<'a, Result<WindowRecord>>;
+    /// Does what a person decided about a window, and records who and why in its row and in an event
+    /// (`window.retried` or `window.abandoned`). Refused as a conflict when the window is not as it
+    /// was seen, such as when a cycle has begun with it meanwhile. Returns its newest version.
+    fn change_window(&self, change: WindowChange, now: Time)
+    -> BoxFuture<'_, Result<WindowRecord>>;
     /// Covers of a source, by key; each key's intervals ascending and not touching.
     fn covers<'a>(&'a self, source: &'a str)
     -> BoxFuture<'a, Result<BTreeMap<String, Vec<Cover>>>>;

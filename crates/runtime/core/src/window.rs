@@ -5,11 +5,14 @@
 //! gate is not claimed. A complete window does not change; a correction is a new version, which
 //! begins its own life.
 
+mod steer;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::steer::{Change, Refused, Standing, Wish, steer};
 use crate::commit::Cover;
 use crate::gate::Gate;
 use crate::port::FollowUp;
@@ -51,7 +54,7 @@ pub enum Event {
     Release,
     /// The backoff after a failure is over.
     Retry,
-    /// No attempt is left, or none can help.
+    /// No attempt is left, none can help, or a person gives it up.
     Abandon,
 }
 
@@ -137,7 +140,8 @@ pub struct Forbidden {
 /// The state after `event`: the whole life of one version of a window.
 ///
 /// A claim may carry several steps in one transaction: that of a new window is `clear` and `claim`,
-/// that of a failed one `retry` and `claim`.
+/// that of a failed one `retry` and `claim`. A window is abandoned outside a cycle only by a person:
+/// see [`steer`].
 ///
 /// # Errors
 /// [`Forbidden`] when the event has no meaning in the state; nothing changes then.
@@ -148,7 +152,7 @@ pub const fn next(state: State, event: Event) -> Result<State, Forbidden> {
         (S::Ready, E::Claim) => S::Running,
         (S::Running, E::Complete) => S::Complete,
         (S::Running, E::Fail) => S::Failed,
-        (S::Running | S::Failed, E::Abandon) => S::Abandoned,
+        (S::Open | S::Ready | S::Running | S::Failed, E::Abandon) => S::Abandoned,
         _ => return Err(Forbidden { state, event }),
     })
 }
@@ -427,8 +431,8 @@ mod tests {
     #[test]
     fn the_whole_table() {
         let expected = "
-            open      ready .       .        .      .     .     .
-            ready     .     running .        .      .     .     .
+            open      ready .       .        .      .     .     abandoned
+            ready     .     running .        .      .     .     abandoned
             running   .     .       complete failed ready .     abandoned
             complete  .     .       .        .      .     .     .
             failed    .     .       .        .      .     ready abandoned

@@ -29,7 +29,7 @@ use watchbell_core::port::{
     ArtifactRecord, BackfillRecord, Beat, Claim, ClaimRequest, CycleRecord, DeadLetter, EventQuery,
     Frontier, Hearing, NodeAnswer, NodeBeat, NodeRecord, OccurrenceRecord, Pruned, Publication,
     Recovered, Registration, Result, Retention, SeriesSummary, SessionRecord, Store, StoreError,
-    SubscriberRecord, Transition, WindowQuery, WindowRecord, WorkerRecord,
+    SubscriberRecord, Transition, WindowChange, WindowQuery, WindowRecord, WorkerRecord,
 };
 use watchbell_core::schedule::Passed;
 use watchbell_core::{
@@ -250,6 +250,15 @@ impl Store for SqlStore {
         let mut effects = Effects { series: [series.clone()].into(), ..Effects::default() };
         effects.events.insert(window::CORRECTED.to_owned());
         Box::pin(self.telling(effects, window::correct(&self.db, series, start, reason, now)))
+    }
+    fn change_window(
+        &self,
+        change: WindowChange,
+        now: Time,
+    ) -> BoxFuture<'_, Result<WindowRecord>> {
+        let mut effects = Effects { series: [change.series.clone()].into(), ..Effects::default() };
+        effects.events.extend([window::ABANDONED, window::RETRIED].map(str::to_owned));
+        Box::pin(self.telling(effects, window::change(&self.db, change, now)))
     }
     fn request_backfill<'a>(
         &'a self,

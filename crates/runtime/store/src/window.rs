@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use watchbell_core::port::{
     BackfillRecord, CycleEnd, FollowUp, Frontier, Publication, Result, SeriesSummary, StoreError,
-    WindowQuery, WindowRecord,
+    WindowChange, WindowQuery, WindowRecord,
 };
-use watchbell_core::window::State;
+use watchbell_core::window::{Change, State};
 use watchbell_core::{
     Cover, CycleId, Expect, SeriesName, Statement, Time, Value, WindowHashes, values,
 };
@@ -22,6 +22,12 @@ const COLUMNS: &str = "select series, start_at, end_at, version, state, attempts
 
 /// The kind of the event that a window is to be computed again.
 pub(crate) const CORRECTED: &str = "window.corrected";
+
+/// The kind of the event that a person gave a window up; of a cycle that did, too.
+pub(crate) const ABANDONED: &str = "window.abandoned";
+
+/// The kind of the event that a person had a window tried again.
+pub(crate) const RETRIED: &str = "window.retried";
 
 /// Whether no later version exists. Later versions are few, and have an index of their own.
 const NEWEST: &str = "not exists (select 1 from ops.windows n where n.series = w.series
@@ -222,6 +228,76 @@ pub(crate) async fn correct(
     }
     let opened = versions(db, series, start).await?.pop();
     opened.ok_or_else(|| StoreError::NotFound { what: "window", name: series.to_string() })
+}
+
+/// A person's change. Nobody holds a lease for it: what fences it is that the row must be as it was
+/// when the change was decided.
+pub(crate) async fn change(db: &Database, change: WindowChange, now: Time) -> Result<WindowRecord> {
+    let WindowChange { series, start, end, seen, change, by, reason } = change;
+    let said = |done: &str| match &reason {
+        Some(reason) => format!("{done} by {by}: {reason}"),
+        None => format!("{done} by {by}"),
+    };
+    let (retried, abandoned) = (said("retried"), said("abandoned"));
+    let (version, state, attempts) =
+        seen.as_ref().map_or((1, State::Open, 0), |w| (w.version, w.state, w.attempts));
+    let window = values![&series, start, version];
+    let as_seen = values![state.as_str(), attempts];
+    let (kind, sql, params) = match (change, &seen) {
+        (Change::Hasten, _) => (
+            RETRIED,
+            "update ops.windows set state = 'ready', next_attempt_at = null
+             where series = $1 and start_at = $2 and version = $3 and state = $4 and attempts = $5
+                and state in ('ready', 'failed')",
+            [window, as_seen].concat(),
+        ),
+        (Change::Renew, _) => (
+            RETRIED,
+            "insert into ops.windows (series, start_at, version, end_at, state, correction)
+             select series, start_at, version + 1, end_at, 'open', $6 from ops.windows w
+             where series = $1 and start_at = $2 and version = $3 and state = $4 and attempts = $5
+                and state = 'abandoned' and not exists (select 1 from ops.windows n
+                    where n.series = $1 and n.start_at = $2 and n.version > $3)",
+            [window, as_seen, values![retried.as_str()]].concat(),
+        ),
+        (Change::GiveUp, Some(_)) => (
+            ABANDONED,
+            "update ops.windows set state = 'abandoned', error = $6, next_attempt_at = null,
+                finished_at = $7
+             where series = $1 and start_at = $2 and version = $3 and state = $4 and attempts = $5
+                and state in ('open', 'ready', 'failed')",
+            [window, as_seen, values![abandoned.as_str(), now]].concat(),
+        ),
+        (Change::GiveUp, None) => (
+            ABANDONED,
+            "insert into ops.windows
+                (series, start_at, version, end_at, state, error, finished_at)
+             values ($1, $2, $3, $4, 'abandoned', $5, $6)
+             on conflict (series, start_at, version) do nothing",
+            [window, values![end, abandoned.as_str(), now]].concat(),
+        ),
+    };
+    let version = version + i64::from(change == Change::Renew);
+    let payload = serde_json::json!({
+        "series": series, "start": start, "version": version, "was": state, "by": by,
+        "reason": if kind == RETRIED { &retried } else { &abandoned },
+    });
+    let event = Statement::new(
+        "insert into ops.events (at, kind, key, payload) values ($1, $2, $3, $4)",
+        values![now, kind, format!("{series}/{start}"), payload.to_string()],
+    );
+    let act = Statement::new(sql, params).expect(Expect::Exactly(1));
+    let changed = || {
+        StoreError::Conflict(format!("window {series} {start} has changed meanwhile: look again"))
+    };
+    match db.apply(vec![event::in_order(), act, event]).await {
+        Ok(_) => {}
+        Err(DbError::Unmet { .. }) => return Err(changed()),
+        Err(error) if error.is_unique_violation() => return Err(changed()),
+        Err(other) => return Err(failed(other)),
+    }
+    let newest = versions(db, &series, start).await?.pop();
+    newest.ok_or_else(|| StoreError::NotFound { what: "window", name: series.to_string() })
 }
 
 /// Adds covers, joined with those that they touch: first the joined interval, then without what it

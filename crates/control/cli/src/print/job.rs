@@ -82,7 +82,7 @@ pub fn detail(detail: &JobDetail, now: Time, style: Style) -> String {
         text.push_str(&history(&detail.attempts, now, style));
     }
     text.push('\n');
-    text.push_str(&explain::explanation(&detail.explanation, style));
+    text.push_str(&explain::explanation(&detail.explanation, now, style));
     text
 }
 

@@ -9,11 +9,26 @@ use watchbell_core::retry::Backoff;
 use crate::print::style::{Style, Tone};
 use crate::print::table::{Cell, Table, facts};
 use crate::print::time::{relative, short, span};
-use crate::print::{add, cut};
+use crate::print::{add, count, cut};
 
-/// What is live of each kind, and who consumes it: the queue in the status.
+/// What is live of each kind, and who consumes it: the queue in the status. Kinds without a live or a
+/// failed job are only counted, for a market alone has dozens.
 #[must_use]
 pub fn live(lines: &[QueueLine], now: Time, style: Style) -> String {
+    let busy = |l: &&QueueLine| {
+        [State::Queued, State::Running, State::Failed].iter().any(|s| l.count(*s) > 0)
+    };
+    let quiet = lines.iter().filter(|l| !busy(l)).count() as i64;
+    let kinds = count(quiet, "kind", "kinds");
+    let rest = match (quiet, lines.len() as i64 - quiet) {
+        (0, _) => None,
+        (_, 0) => Some(format!("no job of {kinds} is queued, running or failed")),
+        (_, _) => Some(format!("and {kinds} more without such a job: `watchbell job stats`")),
+    };
+    let rest = rest.map_or_else(String::new, |text| style.faint(&text) + "\n");
+    if quiet == lines.len() as i64 {
+        return rest;
+    }
     let mut table = Table::new(&[
         "KIND",
         ">QUEUED",
@@ -24,7 +39,7 @@ pub fn live(lines: &[QueueLine], now: Time, style: Style) -> String {
         ">NEXT DUE",
         "WORKER",
     ]);
-    for l in lines {
+    for l in lines.iter().filter(busy) {
         table.row(vec![
             l.kind.as_str().into(),
             Cell::number(l.count(State::Queued), Tone::Plain),
@@ -36,7 +51,7 @@ pub fn live(lines: &[QueueLine], now: Time, style: Style) -> String {
             consumer(l),
         ]);
     }
-    table.print(style)
+    table.print(style) + &rest
 }
 
 /// Everything that is counted of each kind.

@@ -1,9 +1,9 @@
 //! Windows: lists, versions, verifications, backfills.
 
-use watchbell_api::{BackfillReport, Verdict, VerifyReport};
+use watchbell_api::{BackfillReport, Verdict, VerifyReport, WindowChanged};
 use watchbell_core::Time;
 use watchbell_core::port::{BackfillRecord, WindowRecord};
-use watchbell_core::window::State;
+use watchbell_core::window::{Change, State};
 
 use crate::print::style::{Style, Tone};
 use crate::print::table::{Cell, Table, facts};
@@ -165,6 +165,30 @@ pub fn backfills(records: &[BackfillRecord], now: Time, style: Style) -> String 
         ]);
     }
     table.print(style)
+}
+
+/// What was done to one window, or would be.
+#[must_use]
+pub fn changed(done: &WindowChanged) -> String {
+    let name = format!("window {} {}", done.series, done.start);
+    let before = done.before.as_ref();
+    let is = if done.preview { "would be" } else { "is" };
+    let mut text = match done.change {
+        Change::Hasten => {
+            let attempts = before.map_or(0, |w| w.attempts);
+            let failed = count(attempts.into(), "attempt", "attempts");
+            format!("{name} {is} tried again now, after {failed}\n")
+        }
+        Change::Renew => {
+            let version = before.map_or(1, |w| w.version) + 1;
+            format!("{name} {is} tried again, as version {version} with attempts of its own\n")
+        }
+        Change::GiveUp => format!("{name} {is} abandoned: its series goes on without it\n"),
+    };
+    if done.preview {
+        text.push_str("nothing was stored: this is a preview\n");
+    }
+    text
 }
 
 /// What a window's state says.

@@ -44,7 +44,7 @@ fn every_command_of_the_design_is_there() {
     let commands = "demo,up,run-all,status,worker list,worker show,worker start,worker stop,worker \
                     pause,worker resume,worker restart,run,schedule list,schedule run,schedule \
                     start,schedule status,window list,window show,window verify,window \
-                    backfill,event list,event tail,event emit,job enqueue,job list,job show,job \
+                    backfill,window retry,window abandon,event list,event tail,event emit,job enqueue,job list,job show,job \
                     cancel,job retry,job redrive,job purge,job kinds,job stats,node list,explain,db \
                     migrate,db check,db backup,db restore,db move,config check,config show,config \
                     schema,venue-sim,completions";
@@ -80,6 +80,8 @@ fn what_makes_no_sense_is_refused_with_a_reason() {
     for (line, said) in [
         ("statsu", "a similar subcommand exists: 'status'"),
         ("window list --state done", "possible values: open, ready, running, complete"),
+        ("window list --failed --state open", "cannot be used with"),
+        ("window abandon window-sampler-30m 0", "--reason <TEXT>"),
         ("window list --from noon", "is not an instant: use RFC 3339"),
         ("window list --limit 0", "is not in 1..=10000"),
         ("window backfill --from 2026-11-01", "--to <TIME>"),

@@ -3,9 +3,10 @@
 use proptest::prelude::*;
 use watchbell_api::{
     ActRequest, Action, BackfillRequest, Control, EmitRequest, HttpControl, JOB_ACTIONS, MAX_BULK,
-    RunOptions, RunRequest, VerifyRequest, WindowRef, discovery,
+    RunOptions, RunRequest, VerifyRequest, WindowOptions, WindowRef, WindowRequest, discovery,
 };
 use watchbell_core::port::{EventQuery, JobChange, JobFilter, JobQuery, WindowQuery};
+use watchbell_core::window::Wish;
 use watchbell_core::{Millis, NewJob, Time, job, window};
 
 use crate::Server;
@@ -118,6 +119,21 @@ async fn every_method(a: &Fake, b: &HttpControl, names: &[&str]) {
         VerifyRequest::Range { series: None, from: None, to: Some(Time(9)) },
     ] {
         drop(same!(a, b, verify(request.clone())));
+    }
+    for (series, start, wish) in [
+        ("window-sampler-3h", "2026-11-22T00:00:00Z", Wish::Retry),
+        ("window-sampler-3h", "2026-11-22T00:00:00Z", Wish::Abandon),
+        ("window-sampler-30m", "2026-11-22T02:30:00Z", Wish::Abandon),
+        ("none", "2026-11-22", Wish::Retry),
+    ] {
+        for options in [
+            WindowOptions::default(),
+            WindowOptions { reason: Some("no candles".into()), preview: true, by: "ada".into() },
+        ] {
+            let (series, start) = (series.into(), at(start));
+            let request = WindowRequest { series, start, wish, options };
+            drop(same!(a, b, change_window(request.clone())));
+        }
     }
     for request in [
         backfill("2026-11-01", "2026-11-08", false),

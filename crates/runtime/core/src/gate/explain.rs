@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Gate;
+use super::{Clears, Gate};
 use crate::commit::Condition;
 use crate::lifecycle::{self, Desired};
 use crate::trigger::{Trigger, WindowSpec};
@@ -54,6 +54,9 @@ pub struct Explanation {
     pub gates: Vec<Gate>,
     /// What stands behind the first gate.
     pub chain: Vec<Explanation>,
+    /// The worker that commands against its gates must name, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerName>,
 }
 
 impl Explanation {
@@ -67,8 +70,9 @@ impl Explanation {
             Some(Gate::GaveUp { .. }) => Verdict::Failed,
             Some(_) => Verdict::Waiting,
         };
-        let subject = format!("worker {}", facts.definition.name);
-        Self { subject, verdict, since, gates, chain: Vec::new() }
+        let name = &facts.definition.name;
+        let subject = format!("worker {name}");
+        Self { subject, verdict, since, gates, chain: Vec::new(), worker: Some(name.clone()) }
     }
 
     /// How a window stands.
@@ -82,7 +86,7 @@ impl Explanation {
             window::State::Open | window::State::Ready | window::State::Failed => waits(&gates),
         };
         let subject = format!("window {} {}", facts.spec.series, facts.start);
-        Self { subject, verdict, since, gates, chain: Vec::new() }
+        Self { subject, verdict, since, gates, chain: Vec::new(), worker: None }
     }
 
     /// How a job stands.
@@ -96,7 +100,18 @@ impl Explanation {
             job::State::Queued => waits(&gates),
         };
         let subject = format!("job {} ({})", facts.id, facts.kind);
-        Self { subject, verdict, since, gates, chain: Vec::new() }
+        Self { subject, verdict, since, gates, chain: Vec::new(), worker: None }
+    }
+
+    /// What makes a gate go away, with commands that can be typed as they stand.
+    #[must_use]
+    pub fn clears(&self, gate: &Gate) -> Clears {
+        match (gate.clears(), &self.worker) {
+            (Clears::Operator { action }, Some(worker)) => {
+                Clears::Operator { action: action.replace("NAME", worker.as_str()) }
+            }
+            (clears, _) => clears,
+        }
     }
 
     /// Adds what stands behind the first gate.
@@ -114,7 +129,7 @@ impl Explanation {
         }
         for (i, gate) in self.gates.iter().enumerate() {
             let word = if i == 0 { "because" } else { "and" };
-            write!(f, "\n{indent}  {word} {gate}\n{indent}    {}", gate.clears())?;
+            write!(f, "\n{indent}  {word} {gate}\n{indent}    {}", self.clears(gate))?;
         }
         for behind in &self.chain {
             f.write_str("\n")?;
@@ -295,7 +310,9 @@ pub fn window_gates(facts: &WindowFacts<'_>, now: Time) -> Vec<Gate> {
     match facts.state {
         window::State::Complete => return gates,
         window::State::Abandoned => {
-            return vec![Gate::Exhausted { attempts: facts.attempts, error: facts.error.clone() }];
+            let command = format!("watchbell window retry {} {}", facts.spec.series, facts.start);
+            let (attempts, error) = (facts.attempts, facts.error.clone());
+            return vec![Gate::Exhausted { attempts, error, command }];
         }
         window::State::Running => {
             gates.extend(facts.running.map(|(cycle, since)| Gate::StillRunning { cycle, since }));
@@ -340,7 +357,9 @@ pub fn job_gates(facts: &JobFacts, now: Time) -> Vec<Gate> {
     match facts.state {
         job::State::Succeeded | job::State::Cancelled => {}
         job::State::Failed => {
-            gates.push(Gate::Exhausted { attempts: facts.attempts, error: facts.error.clone() });
+            let command = format!("watchbell job redrive {}", facts.id);
+            let (attempts, error) = (facts.attempts, facts.error.clone());
+            gates.push(Gate::Exhausted { attempts, error, command });
         }
         job::State::Running => {
             gates.extend(facts.running.map(|(cycle, since)| Gate::StillRunning { cycle, since }));
@@ -542,7 +561,7 @@ mod tests {
                  clears when klines:1m of BTCUSDT is complete to 1970-01-01T00:30:00Z\n  \
                worker market-sync is waiting\n    \
                  because it was paused by ada\n      \
-                   to clear it: resume it"
+                   to clear it: resume it with `watchbell worker resume market-sync`"
         );
         let stored = serde_json::to_string(&tree).unwrap();
         assert_eq!(serde_json::from_str::<Explanation>(&stored).unwrap(), tree);

@@ -83,7 +83,7 @@ impl Supervisor {
         if self.slots[i].stretch == 1 || !self.slots[i].running.is_empty() {
             return None;
         }
-        let Pressure { factor, p95, .. } = self.pressure;
-        Some(Gate::Throttled { factor, p95, until: self.next_kept(i)? })
+        let Pressure { factor, p95, exhausted, .. } = self.pressure;
+        Some(Gate::Throttled { factor, p95, exhausted, until: self.next_kept(i)? })
     }
 }

@@ -204,8 +204,8 @@ impl Supervisor {
         let until = since + self.slots[i].unit.def.patience()?;
         Some(match self.obstacle(i, now)? {
             Obstacle::Pressure => {
-                let Pressure { factor, p95, .. } = self.pressure;
-                Gate::Throttled { factor, p95, until }
+                let Pressure { factor, p95, exhausted, .. } = self.pressure;
+                Gate::Throttled { factor, p95, exhausted, until }
             }
             Obstacle::Worker(first) => {
                 Gate::GivesWay { to: self.slots[first].unit.def.name.clone(), since, until }

@@ -14,7 +14,7 @@ use watchbell_core::port::{
     JobChanged, JobClaim, JobEnd, JobProgress, JobQuery, JobRecord, KindRecord, KindStats,
     NodeAnswer, NodeBeat, NodeRecord, OccurrenceRecord, Pruned, Publication, Queue, Recovered,
     Registration, Result, Retention, SeriesSummary, SessionRecord, Store, StoreError,
-    SubscriberRecord, Transition, WindowQuery, WindowRecord, WorkerRecord,
+    SubscriberRecord, Transition, WindowChange, WindowQuery, WindowRecord, WorkerRecord,
 };
 use watchbell_core::schedule::Passed;
 use watchbell_core::{
@@ -227,6 +227,7 @@ impl Store for Watched {
         series() -> BTreeMap<SeriesName, SeriesSummary>;
         correct_window(series: &'a SeriesName, start: Time, reason: &'a str, now: Time)
             -> WindowRecord;
+        change_window(change: WindowChange, now: Time) -> WindowRecord;
         covers(source: &'a str) -> BTreeMap<String, Vec<Cover>>;
         request_backfill(series: &'a SeriesName, from: Time, to: Time, by: &'a str, now: Time)
             -> BackfillRecord;

@@ -120,6 +120,7 @@ conform! {
         a_quiet_cycle_writes_its_row_with_its_publication failures_are_counted
         an_end_is_published_once_however_often_it_is_asked_for a_quiet_end_is_published_once;
     windows: a_complete_window_is_immutable retries_back_off_and_end corrections_are_new_versions
+        a_person_retries_and_abandons
         a_window_is_ready_when_its_covers_are covers_join the_frontier_is_the_lowest_unfinished
         a_lost_window_is_claimed_again series_are_counted backfills_widen_and_finish;
     events: events_keep_their_order_and_drop_duplicates a_subscriber_gets_each_event_in_order

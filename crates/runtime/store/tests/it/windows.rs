@@ -2,9 +2,10 @@ use std::collections::BTreeMap;
 
 use watchbell_core::gate::Gate;
 use watchbell_core::port::{
-    Claim, FollowUp, Grant, Outcome, Publication, StoreError, Target, WindowQuery,
+    Claim, EventQuery, FollowUp, Grant, Outcome, Publication, StoreError, Target, WindowChange,
+    WindowQuery, WindowRecord,
 };
-use watchbell_core::window::{InputFacts, State, readiness};
+use watchbell_core::window::{Change, InputFacts, State, readiness};
 use watchbell_core::{
     Commit, Cover, CycleInput, Millis, SeriesName, Statement, Time, WindowHashes, WindowInput,
     WindowSpec,
@@ -117,6 +118,98 @@ pub(crate) async fn corrections_are_new_versions(rig: Rig) {
     assert_eq!(rig.store.windows(query.clone()).await.unwrap(), versions[1..]);
     query.all_versions = true;
     assert_eq!(rig.store.windows(query).await.unwrap().len(), 2);
+}
+
+pub(crate) async fn a_person_retries_and_abandons(rig: Rig) {
+    let start = |n: i64| NOW + LENGTH * n;
+    let order = |n: i64, seen: Option<&WindowRecord>, change| WindowChange {
+        series: series(),
+        start: start(n),
+        end: start(n + 1),
+        seen: seen.cloned(),
+        change,
+        by: "ada".to_owned(),
+        reason: Some("the venue has a hole".to_owned()),
+    };
+    let newest = async |n: i64| rig.store.window(&series(), start(n)).await.unwrap().pop().unwrap();
+    let change = async |order: WindowChange, s| rig.store.change_window(order, at(s)).await;
+    let refused = async |order: WindowChange| {
+        let before = rig.store.window(&series(), order.start).await.unwrap();
+        let error = rig.store.change_window(order.clone(), at(500)).await.unwrap_err();
+        assert!(matches!(error, StoreError::Conflict(_)), "{error}");
+        assert!(error.to_string().contains("changed meanwhile"), "{error}");
+        assert_eq!(rig.store.window(&series(), order.start).await.unwrap(), before);
+    };
+    let events = async || {
+        let query = EventQuery { after: Some(0), kinds: vec!["window.*".to_owned()], limit: 99 };
+        let all = rig.store.events(query).await.unwrap();
+        all.into_iter().map(|e| (e.kind, e.key, e.payload)).collect::<Vec<_>>()
+    };
+
+    // A failed one is tried again at once; the attempt made counts.
+    let first = rig.grant("bell", target(0, 1), at(0)).await;
+    let running = newest(0).await;
+    for what in [Change::Hasten, Change::Renew, Change::GiveUp] {
+        refused(order(0, Some(&running), what)).await;
+    }
+    let retry = FollowUp::Retry { at: at(300) };
+    rig.store.publish(ended("bell", &first, at(1), Outcome::Failed, retry)).await.unwrap();
+    let failed = newest(0).await;
+    refused(order(0, Some(&running), Change::GiveUp)).await;
+    refused(order(0, Some(&failed), Change::Renew)).await;
+    let hastened = change(order(0, Some(&failed), Change::Hasten), 2).await.unwrap();
+    assert_eq!((hastened.state, hastened.attempts), (State::Ready, 1));
+    assert_eq!((hastened.next_attempt_at, hastened.scope), (None, failed.scope.clone()));
+    // What was seen is no more.
+    refused(order(0, Some(&failed), Change::GiveUp)).await;
+    let second = rig.grant("bell", target(0, 1), at(3)).await;
+    assert_eq!(second.attempt, 2);
+    let ready = WindowRecord { state: State::Ready, ..newest(0).await };
+    refused(order(0, Some(&ready), Change::GiveUp)).await;
+    let retry = FollowUp::Retry { at: at(300) };
+    rig.store.publish(ended("bell", &second, at(4), Outcome::Failed, retry)).await.unwrap();
+
+    // Given up, the series goes on without it.
+    let failed = newest(0).await;
+    let given_up = change(order(0, Some(&failed), Change::GiveUp), 5).await.unwrap();
+    assert_eq!((given_up.state, given_up.finished_at), (State::Abandoned, Some(at(5))));
+    let why = "abandoned by ada: the venue has a hole";
+    assert_eq!(given_up.reason.as_deref(), Some(why));
+    assert_eq!(rig.ask("one", "bell", target(0, 1), at(6)).await.unwrap(), Claim::Taken);
+    refused(order(0, Some(&given_up), Change::GiveUp)).await;
+    refused(order(0, Some(&given_up), Change::Hasten)).await;
+    // So does one that nothing was known of, once.
+    refused(order(1, Some(&failed), Change::GiveUp)).await;
+    let unknown = change(order(1, None, Change::GiveUp), 7).await.unwrap();
+    assert_eq!((unknown.state, unknown.attempts, unknown.version), (State::Abandoned, 0, 1));
+    assert_eq!((unknown.end, unknown.scope.len()), (start(2), 0));
+    refused(order(1, None, Change::GiveUp)).await;
+    let frontier = rig.store.frontier(&series(), NOW, start(9)).await.unwrap();
+    assert_eq!((frontier.unfinished, frontier.last), (None, Some(start(1))));
+
+    // Tried again, it is a new version with attempts of its own, and the old one stays.
+    let renewed = change(order(0, Some(&given_up), Change::Renew), 8).await.unwrap();
+    assert_eq!((renewed.state, renewed.version, renewed.attempts), (State::Open, 2, 0));
+    assert_eq!(renewed.reason.as_deref(), Some("retried by ada: the venue has a hole"));
+    refused(order(0, Some(&given_up), Change::Renew)).await;
+    assert_eq!(rig.store.window(&series(), NOW).await.unwrap()[0], given_up);
+    complete(&rig, 0, 2, at(9)).await;
+
+    // A complete one is never touched.
+    let done = newest(0).await;
+    for what in [Change::Hasten, Change::Renew, Change::GiveUp] {
+        refused(order(0, Some(&done), what)).await;
+        let pretended = WindowRecord { state: State::Failed, ..done.clone() };
+        refused(order(0, Some(&pretended), what)).await;
+    }
+    let told = events().await;
+    let kinds: Vec<&str> = told.iter().map(|(kind, _, _)| kind.as_str()).collect();
+    assert_eq!(kinds, ["window.retried", "window.abandoned", "window.abandoned", "window.retried"]);
+    assert_eq!(told[1].1, format!("{}/{}", series(), NOW));
+    assert_eq!(
+        (told[1].2["by"].as_str(), told[1].2["was"].as_str(), told[1].2["reason"].as_str()),
+        (Some("ada"), Some("failed"), Some(why))
+    );
 }
 
 pub(crate) async fn a_window_is_ready_when_its_covers_are(rig: Rig) {

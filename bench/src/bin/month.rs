@@ -17,6 +17,7 @@ use watchbell_bench::process::{PATIENCE, Process};
 use watchbell_bench::{Table, Usage, grouped, machine, progress};
 use watchbell_clock::{Clock, Stopwatch};
 use watchbell_core::{Millis, Time};
+use watchbell_market::DEFAULT_SYMBOLS;
 
 /// Measures memory over a month of live running.
 #[derive(Debug, Parser)]
@@ -30,6 +31,9 @@ struct Args {
     /// How many times faster than the wall
     #[arg(long, default_value_t = 600)]
     speed: u32,
+    /// Milliseconds of the market between two polls of an order book: more make it cheaper to run
+    #[arg(long, default_value_t = 1000)]
+    poll: u32,
     /// Hours of the market between two rows
     #[arg(long, default_value_t = 48)]
     every: i64,
@@ -43,7 +47,7 @@ struct Args {
 
 /// What the store says.
 struct Stored {
-    /// The newest point of any symbol.
+    /// The newest point of the first symbol.
     newest: Time,
     points: i64,
     windows: i64,
@@ -65,9 +69,11 @@ fn stored(path: &Path) -> anyhow::Result<Option<Stored>> {
     let store = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     store.busy_timeout(PATIENCE.to_std())?;
     let newest: Option<i64> = store
-        .query_row("select max(ts) from str_aux_samples_5s where symbol = 'BTCUSDT'", [], |r| {
-            r.get(0)
-        })
+        .query_row(
+            "select max(ts) from str_aux_samples_5s where symbol = $1",
+            [DEFAULT_SYMBOLS[0]],
+            |r| r.get(0),
+        )
         .optional()?
         .flatten();
     let Some(newest) = newest else { return Ok(None) };
@@ -120,12 +126,16 @@ async fn watch(args: &Args) -> anyhow::Result<Vec<Look>> {
     })?;
     let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
     let (data, log) = (dir.path().join("data"), dir.path().join("node.log"));
+    let config = dir.path().join("watchbell.yaml");
+    fs::write(&config, format!("market:\n  sampling:\n    poll: {}ms\n", args.poll))?;
     let clock = Clock::system();
     let mut command = Command::new(bin);
     command
         .args(["demo", "--days", "1", "--no-http", "--quiet", "--speed", &args.speed.to_string()])
         .arg("--data-dir")
         .arg(&data)
+        .arg("--config")
+        .arg(&config)
         .current_dir(dir.path());
     let mut node = Process::start(&mut command, &log)?;
     let (mut looks, mut since): (Vec<Look>, _) = (Vec::new(), None);
@@ -168,7 +178,11 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let looks = runtime.block_on(watch(&args))?;
     let mut table = Table::new(
-        format!("`watchbell demo` live, {} times as fast as the wall, 7 symbols", args.speed),
+        format!(
+            "`watchbell demo` live, {} times as fast as the wall, {} symbols",
+            args.speed,
+            DEFAULT_SYMBOLS.len()
+        ),
         &[
             "day",
             "anonymous KiB",

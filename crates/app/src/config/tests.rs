@@ -367,8 +367,8 @@ fn the_formulas_of_mood_and_allocation_have_keys() {
              0.0001 to 100",
         ),
         (
-            "market:\n  mood: { mu_s: .nan }\n",
-            "watchbell.yaml:2:17: market.mood.mu_s: `.nan` is not a number; allowed: a number \
+            "market:\n  mood: { mu_s: -1.5 }\n",
+            "watchbell.yaml:2:17: market.mood.mu_s: `-1.5` is out of range; allowed: a number \
              from -1 to 1",
         ),
         (

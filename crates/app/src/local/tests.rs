@@ -373,6 +373,80 @@ async fn a_missing_cover_leads_to_the_venue() {
     assert!(matches!(open.gates[0], Gate::WindowOpen { .. }), "{open}");
 }
 
+/// A series of hours that is made of others.
+struct Made(Definition);
+
+impl Worker for Made {
+    fn define(&self) -> Definition {
+        self.0.clone()
+    }
+    fn run<'a>(&'a self, _cycle: &'a Cycle) -> BoxFuture<'a, std::result::Result<Done, Fault>> {
+        Box::pin(async { Ok(Done::new("done", Commit::new())) })
+    }
+    fn first_window<'a>(
+        &'a self,
+        from: Time,
+    ) -> BoxFuture<'a, std::result::Result<Option<Time>, BoxError>> {
+        Box::pin(async move { Ok(Some(from.max(NOW - HOUR * 3))) })
+    }
+}
+
+#[tokio::test]
+async fn a_window_that_looks_back_names_the_window_before_and_what_stands_behind_it() {
+    let temp = TempDb::sqlite(&[watchbell_store::LINE, watchbell_market::LINE]).await;
+    let store: Arc<dyn Store> = Arc::new(SqlStore::new(temp.db.clone()));
+    let made = |series: &str, inputs: Vec<WindowInput>| {
+        let spec = WindowSpec {
+            series: series.into(),
+            length: HOUR,
+            settle: Millis::from_secs(2),
+            inputs,
+            max_attempts: 2,
+        };
+        let worker: Arc<dyn Worker> =
+            Arc::new(Made(Definition::new(series, Trigger::Window(spec))));
+        (worker.define(), worker)
+    };
+    let control = LocalControl::new(Parts {
+        store,
+        db: temp.db.clone(),
+        clock: Clock::manual(NOW + Millis::from_secs(10)),
+        workers: vec![
+            made("voice", vec![WindowInput::Previous { series: "echo".into() }]),
+            made("echo", vec![WindowInput::Settled { series: "voice".into() }]),
+        ],
+        engine: None,
+        softened: Vec::new(),
+        elsewhere: false,
+        session: None,
+        data_dir: temp.dir().to_owned(),
+        profile: None,
+        host: "testhost".to_owned(),
+        venue: None,
+        options: Options::new(temp.dir()),
+    });
+    let explain = async |thing: String| control.explain(thing).await.unwrap();
+    let (first, second) = (NOW - HOUR * 3, NOW - HOUR * 2);
+    // The first window waits for no other.
+    let e = explain(format!("voice/{first}")).await;
+    assert!(!e.gates.iter().any(|g| matches!(g, Gate::InputWindow { .. })), "{e}");
+    let done = watchbell_core::Statement::new(
+        "insert into ops.windows (series, start_at, version, end_at, state, inputs_hash, result_hash,
+           source, finished_at) values ('voice', $1, 1, $2, 'complete', 'in', 'out', 'x', $2)",
+        values![first, second],
+    );
+    temp.db.apply(vec![done]).await.unwrap();
+    let e = explain(format!("voice/{second}")).await;
+    assert_eq!(e.subject, format!("window voice {second}"));
+    let missing = format!("it needs window echo {first}, which does not exist yet");
+    assert_eq!(e.gates[0].to_string(), missing);
+    assert_eq!(e.chain[0].subject, format!("window echo {first}"));
+    assert_eq!(e.chain[0].gates[0], Gate::NoNode, "{e}");
+    // The worker leads to its next window.
+    let e = explain("voice".to_owned()).await;
+    assert!(e.to_string().contains(&missing), "{e}");
+}
+
 fn chore(payload: serde_json::Value) -> NewJob {
     NewJob::new("chore", payload)
 }

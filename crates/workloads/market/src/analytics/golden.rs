@@ -61,6 +61,10 @@ fn the_origin_fills_its_selection_with_empty_bins() {
     let mut buffers = idhr::Buffers::default();
     let grid = idhr::bin(&offsets, IDHR_BINS, Parity::Origin, &mut buffers);
     let idhr = idhr::summarise(&offsets, &grid, &mut buffers);
+    let counts = buffers.masked.iter().enumerate().filter(|(_, count)| **count > 0);
+    let twice = |bin| if bin == 129 { 2 } else { 1 };
+    let golden = [0, 43, 65, 87, 108, 129, 172, 193, 214, 235, 255].map(|bin| (bin, twice(bin)));
+    assert_eq!(counts.map(|(bin, count)| (bin, *count)).collect::<Vec<_>>(), golden);
     assert_eq!(idhr.selected_bins.len(), 16);
     assert_eq!(idhr.selected_primaries, [8, 0, 2, 4, 5, 6, 10, 12, 13, 14, 15]);
 }

@@ -500,6 +500,7 @@ mod tests {
         BookSnapshot { at: Time(at), bids: side(-1.0), asks: side(1.0) }
     }
 
+    /// Section 12, "Sampler".
     #[test]
     fn a_bucket_becomes_a_point() {
         let snapshots = [book(1_000, 100.0), book(2_000, 100.1), book(4_000, 100.0)];

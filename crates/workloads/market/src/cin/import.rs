@@ -17,10 +17,11 @@ use watchbell_core::{
 use watchbell_db::{Database, DbError, Row};
 
 use super::fifo::{self, Balance, Book, Fee, Move, Order, Origin};
+use super::marks::{self, Marks};
 use super::money;
 use super::prices::{Price, Prices};
 use super::rollup::Mode;
-use super::session::{self, Marks, Session, SessionError};
+use super::session::{self, Session, SessionError};
 use crate::account::log_cycle;
 
 /// Name of the worker.
@@ -142,7 +143,7 @@ impl ImportMoves {
             let now = cycle.now();
             let mut prices = Prices::new(&self.db);
             let booked = book(&self.db, &session, now, now, &mut prices).await?;
-            let marks = session::mark(session.id, &booked.balances, &mut prices, now).await?;
+            let marks = marks::take(session.id, &booked.balances, &mut prices, now).await?;
             let report = SessionReport {
                 session_id: session.id,
                 imported: booked.imported,

@@ -11,6 +11,7 @@
 mod desk;
 pub(crate) mod fifo;
 mod import;
+mod marks;
 pub(crate) mod money;
 mod prices;
 mod rollup;

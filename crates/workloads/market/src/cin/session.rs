@@ -8,7 +8,6 @@ use watchbell_db::{Database, DbError, Row};
 
 use super::fifo::{Balance, Book, Fee, Lot, Move, MoveError, Order, Origin};
 use super::money::{self, Overflow, div};
-use super::prices::Prices;
 use super::rollup::{Measures, Mode};
 
 /// Where a session stands.
@@ -532,40 +531,4 @@ pub(crate) fn put_references<'a>(
         4,
         rows.collect(),
     )
-}
-
-/// What assets are worth now.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Marks {
-    /// By asset: what all of its units are worth.
-    pub(crate) bulk: BTreeMap<String, Decimal>,
-    pub(crate) statement: Option<Statement>,
-}
-
-/// Values each balance at the newest close; assets without one have no mark.
-pub(crate) async fn mark(
-    session: i64,
-    balances: &BTreeMap<String, Balance>,
-    prices: &mut Prices<'_>,
-    now: Time,
-) -> Result<Marks, SessionError> {
-    let mut marks = Marks::default();
-    let mut rows = Vec::new();
-    for (asset, balance) in balances {
-        let Some((at, price)) = prices.latest(asset, now).await? else { continue };
-        let bulk = money::mul(balance.units, price)?;
-        rows.extend(values![session, asset.as_str(), at, text(price), text(bulk)]);
-        marks.bulk.insert(asset.clone(), bulk);
-    }
-    if !rows.is_empty() {
-        marks.statement = Some(Statement::bulk(
-            "insert into cin_aux.rt_mark (session_id, asset, ts, price_usdt, bulk_usdt)
-             values ($1, $2, $3, $4, $5)
-             on conflict (session_id, asset, ts) do update set
-               price_usdt = excluded.price_usdt, bulk_usdt = excluded.bulk_usdt",
-            5,
-            rows,
-        ));
-    }
-    Ok(marks)
 }

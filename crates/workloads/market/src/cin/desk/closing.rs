@@ -1,18 +1,15 @@
 //! How a session ends: what is left is booked, everything is valued, and it closes, in one commit; or
 //! it stays in `ERROR` with the reason.
 
-use std::collections::BTreeMap;
-
-use rust_decimal::Decimal;
 use serde_json::json;
 use watchbell_core::{Commit, Cycle, Done, Expect, Fault, Millis, Statement, Time, values};
 use watchbell_db::Database;
 
 use super::request::{arithmetic, refuse, unreadable};
 use crate::account;
-use crate::cin::fifo::Balance;
 use crate::cin::import::{CIN_IMPORT_MOVES, book};
-use crate::cin::money::{add, mul};
+use crate::cin::marks;
+use crate::cin::money::add;
 use crate::cin::prices::Prices;
 use crate::cin::rollup::{self, Sums};
 use crate::cin::session::{self, Session, text};
@@ -90,8 +87,8 @@ async fn closing(
             booked.unbooked
         )));
     }
-    let mut marks = newest_marks(db, id, &booked.balances).await?;
-    let fresh = session::mark(id, &booked.balances, &mut prices, until).await;
+    let mut marks = marks::newest(db, id, &booked.balances).await.map_err(unreadable)?;
+    let fresh = marks::take(id, &booked.balances, &mut prices, until).await;
     let fresh = fresh.map_err(unreadable)?;
     marks.extend(fresh.bulk);
     let earlier = if booked.replayed { None } else { Some(id) };
@@ -168,28 +165,6 @@ async fn closing(
     let line = format!("session {id}: closed");
     commit.push(account::log_cycle(&session.owner, now, Some(id), "ok", &line, &summary));
     Ok(Done::new(summary, commit))
-}
-
-/// What each asset was worth when it was last marked, at the units that it has now.
-async fn newest_marks(
-    db: &Database,
-    session: i64,
-    balances: &BTreeMap<String, Balance>,
-) -> Result<BTreeMap<String, Decimal>, Fault> {
-    let rows = db
-        .query(
-            "select asset, price_usdt from cin_aux.v_latest_marks where session_id = $1",
-            values![session],
-        )
-        .await?;
-    let mut all = BTreeMap::new();
-    for row in &rows {
-        let (asset, price) = (row.text(0)?, session::amount(row, 1).map_err(unreadable)?);
-        if let Some(balance) = balances.get(asset) {
-            all.insert(asset.to_owned(), mul(balance.units, price).map_err(arithmetic)?);
-        }
-    }
-    Ok(all)
 }
 
 /// The sums over the moves that are stored.

@@ -28,6 +28,7 @@ use watchbell_core::{
 use watchbell_db::Database;
 
 use self::request::{Closing, File, One, OneOrAll, Planned, read, refuse, unreadable};
+use super::marks;
 use super::prices::Prices;
 use super::session::{self, Session, Status};
 use crate::account;
@@ -136,7 +137,7 @@ impl Desk {
         let mut marked = BTreeMap::new();
         for session in sessions {
             let balances = session::balances(&self.db, session.id).await.map_err(unreadable)?;
-            let marks = session::mark(session.id, &balances, &mut prices, cycle.now()).await;
+            let marks = marks::take(session.id, &balances, &mut prices, cycle.now()).await;
             let marks = marks.map_err(unreadable)?;
             commit.push(session.guard());
             commit.statements.extend(marks.statement);

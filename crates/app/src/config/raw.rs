@@ -370,6 +370,9 @@ pub(crate) struct RawMarketRetention {
     /// Requests to the venue.
     #[schemars(extend("x-minimum" = "1h"))]
     pub(crate) sync_log: Keep,
+    /// What the runs of the ledger and of the account's feed did.
+    #[schemars(extend("x-minimum" = "1h"))]
+    pub(crate) account_log: Keep,
 }
 
 impl Default for RawMarketRetention {
@@ -383,6 +386,7 @@ impl Default for RawMarketRetention {
             books: days(14),
             stream_events: days(90),
             sync_log: days(7),
+            account_log: days(30),
         }
     }
 }

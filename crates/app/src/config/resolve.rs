@@ -577,6 +577,7 @@ impl Resolver<'_, '_> {
             books: raw.books.0,
             stream_events: raw.stream_events.0,
             sync_log: raw.sync_log.0,
+            account_log: raw.account_log.0,
         }
     }
 

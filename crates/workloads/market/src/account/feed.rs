@@ -31,8 +31,6 @@ const CONVERT_OVERLAP: Millis = Millis::from_days(1);
 const REST: Millis = Millis::from_secs(60);
 /// Full pages that one cycle reads of one symbol.
 const MAX_PAGES_PER_SYMBOL: usize = 5;
-/// How long lines of the log are kept.
-const LOG_KEPT: Millis = Millis::from_days(30);
 
 /// The worker.
 pub(crate) struct TradeFeed {
@@ -144,10 +142,6 @@ impl TradeFeed {
             };
             let payload = serde_json::to_value(&report)?;
             commit.push(log_cycle(scope, now, None, status, &summary, &payload));
-            commit.push(Statement::new(
-                "delete from audit.user_cycle_log where ts < $1",
-                values![now - LOG_KEPT],
-            ));
         }
         let Some(error) = failed else { return Ok(Done::new(report, commit)) };
         let rest = match error.class() {

@@ -55,6 +55,8 @@ pub struct Retention {
     pub stream_events: Option<Millis>,
     /// Requests to the venue (7 days).
     pub sync_log: Option<Millis>,
+    /// What the runs of the ledger and of the account's feed did, but the newest of each owner (30 days).
+    pub account_log: Option<Millis>,
 }
 
 impl Default for Retention {
@@ -68,6 +70,7 @@ impl Default for Retention {
             books: days(14),
             stream_events: days(90),
             sync_log: days(7),
+            account_log: days(30),
         }
     }
 }
@@ -83,13 +86,14 @@ enum What {
     Books,
     StreamEvents,
     SyncLog,
+    AccountLog,
 }
 
 /// One symbol of a kind, or all of a kind that has no symbols: values of [`What::key`].
 type Key = Vec<Value>;
 
 impl What {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Points,
         Self::Cycles,
         Self::Trades,
@@ -97,6 +101,7 @@ impl What {
         Self::Books,
         Self::StreamEvents,
         Self::SyncLog,
+        Self::AccountLog,
     ];
 
     const fn age(self, keep: &Retention) -> Option<Millis> {
@@ -108,6 +113,7 @@ impl What {
             Self::Books => keep.books,
             Self::StreamEvents => keep.stream_events,
             Self::SyncLog => keep.sync_log,
+            Self::AccountLog => keep.account_log,
         }
     }
 
@@ -122,6 +128,7 @@ impl What {
             Self::Books => ("ingest.orderbook_raw", "ts", SYMBOL),
             Self::StreamEvents => ("str_aux.stream_events", "ts", &["session_id", "symbol"]),
             Self::SyncLog => ("ops.market_sync_log", "ts", &[]),
+            Self::AccountLog => ("audit.user_cycle_log", "ts", &["owner_user_id"]),
         }
     }
 
@@ -151,12 +158,14 @@ impl What {
             ),
             Self::StreamEvents => Some("select session_id, symbol from str_aux.stream_state"),
             Self::SyncLog => None,
+            Self::AccountLog => Some("select distinct owner_user_id from audit.user_cycle_log"),
         }
     }
 
-    /// Whether the newest row of a key stays, however old: it is what the market last saw.
+    /// Whether the newest row of a key stays, however old: it is what was last seen, or what the next
+    /// one is numbered by.
     const fn spares_newest(self) -> bool {
-        matches!(self, Self::Tickers | Self::Books)
+        matches!(self, Self::Tickers | Self::Books | Self::AccountLog)
     }
 
     /// What removes everything of `key` up to `last`, and says that it is gone.
@@ -276,8 +285,8 @@ impl Keeper {
         if !what.spares_newest() {
             return Ok(None);
         }
-        let (table, at, _) = what.table();
-        let sql = format!("select max({at}) from {table} where symbol = $1");
+        let (table, at, columns) = what.table();
+        let sql = format!("select max({at}) from {table} where {}true", of_key(columns));
         self.db.query_one(sql, key.clone()).await?.opt_time(0)
     }
 

@@ -207,6 +207,13 @@ async fn the_newest_ticker_and_book_of_a_symbol_stay() {
             w.ingest_job("fetch_orderbook", json!({})).await.unwrap();
             w.pass(MINUTE);
         }
+        for (seq, at) in [(1, NOW), (2, NOW + MINUTE)] {
+            let row = values!["ada", seq, at, "idle", "", "{}"];
+            let sql = "insert into audit.user_cycle_log
+                 (owner_user_id, cycle_seq, ts, status, summary, payload)
+               values ($1, $2, $3, $4, $5, $6)";
+            w.apply(sql, row).await;
+        }
         let newest = w.rows("select * from market.ticker_latest order by symbol").await;
         w.sync().await.unwrap();
         assert!(w.count("select count(*) from ops.market_sync_log").await > 0);
@@ -218,6 +225,10 @@ async fn the_newest_ticker_and_book_of_a_symbol_stay() {
         assert_eq!(w.count("select count(*) from market.orderbook_latest").await, 3);
         let rebuilt = w.job(UNIVERSE_DESK, "market.rebuild", json!({})).await.unwrap();
         assert_eq!(rebuilt.summary["tickers"], 0);
+        w.pass(DAY * 16);
+        self::removed(&w).await;
+        let log = w.rows("select cycle_seq from audit.user_cycle_log").await;
+        assert_eq!(log, [values![2]], "the next one is the third");
         assert_eq!(w.rows("select * from market.ticker_latest order by symbol").await, newest);
     }
 }
@@ -259,6 +270,7 @@ async fn what_is_kept_for_ever_is() {
         books: None,
         stream_events: None,
         sync_log: None,
+        account_log: None,
     };
     let w = World::on(Engine::Sqlite, &Config { retention, ..config() }, HOUR, "").await;
     points(&w, "BTCUSDT", NOW - DAY * 900, NOW - DAY * 900 + MINUTE).await;

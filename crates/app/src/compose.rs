@@ -125,6 +125,7 @@ fn market(market: &Market) -> watchbell_market::Config {
         streams: watchbell_market::StreamsConfig {
             interval: market.runner.interval,
             session: market.runner.session.clone(),
+            thresholds: market.runner.thresholds,
             ..watchbell_market::StreamsConfig::default()
         },
         ..watchbell_market::Config::default()

@@ -88,7 +88,9 @@ async fn dispatch(cli: Cli, out: &mut Out) -> Result<Exit, ControlError> {
         Task::More(own::Own::Market(own)) => {
             market::run(&own, configured(&global)?, &global, out).await
         }
-        Task::More(own::Own::Scan(command)) => scan::run(&command, configured(&global)?, out).await,
+        Task::More(own::Own::Scan(command)) => {
+            Box::pin(scan::run(&command, configured(&global)?, out)).await
+        }
     }
 }
 

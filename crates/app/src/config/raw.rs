@@ -435,13 +435,32 @@ pub(crate) struct RawRunner {
     /// How often it runs, at multiples of this time since the epoch.
     #[schemars(extend("x-minimum" = "5s"))]
     pub(crate) interval: Length,
-    /// Under which name its streams are kept.
+    /// Under which name its streams are kept. The thresholds below are those of a session from its
+    /// beginning: name another one to change them.
     pub(crate) session: String,
+    /// How far the floating mode must be from its reference to count towards a shift, in per cent.
+    #[schemars(range(min = 0.001, max = 100.0))]
+    pub(crate) shift_pct: f64,
+    /// So many cycles in a row make a shift.
+    #[schemars(range(min = 1, max = 1000))]
+    pub(crate) shift_cycles: u32,
+    /// Whether falls count as well as rises.
+    pub(crate) both_ways: bool,
+    /// How far the price must be on the other side of its opening to make a swap, in per cent.
+    #[schemars(range(min = 0.0, max = 100.0))]
+    pub(crate) swap_pct: f64,
 }
 
 impl Default for RawRunner {
     fn default() -> Self {
-        Self { interval: Length(Millis::from_secs(40)), session: "str-aux-runner".to_owned() }
+        Self {
+            interval: Length(Millis::from_secs(40)),
+            session: "str-aux-runner".to_owned(),
+            shift_pct: 0.35,
+            shift_cycles: 5,
+            both_ways: true,
+            swap_pct: 0.05,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use watchbell_core::graph::nearest;
 use watchbell_core::schedule::{Cron, CronError};
 use watchbell_core::{Millis, Missed, Trigger, WorkerName};
 use watchbell_db::{DbError, ServerOptions};
+use watchbell_market::analytics::shift::ShiftConfig;
 use watchbell_venues::binance::Credentials;
 
 use super::check::{Report, unknown};
@@ -193,12 +194,14 @@ pub(crate) struct Market {
 }
 
 /// The live refresh of points, cycles and streams.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Runner {
     /// How often; 5 s or more.
     pub(crate) interval: Millis,
     /// Under which name its streams are kept; not empty.
     pub(crate) session: String,
+    /// What makes a shift and a swap.
+    pub(crate) thresholds: ShiftConfig,
 }
 
 /// How the allocation spreads balances.
@@ -585,7 +588,16 @@ impl Resolver<'_, '_> {
         if raw.session.trim().is_empty() {
             self.wrong("market.runner.session", "the name is empty", "a word, such as night");
         }
-        Runner { interval: raw.interval.0, session: raw.session.trim().to_owned() }
+        Runner {
+            interval: raw.interval.0,
+            session: raw.session.trim().to_owned(),
+            thresholds: ShiftConfig {
+                epsilon_pct: raw.shift_pct,
+                streak: raw.shift_cycles,
+                both_ways: raw.both_ways,
+                swap_eta_pct: raw.swap_pct,
+            },
+        }
     }
 
     /// Two coins, written BASE/QUOTE.

@@ -7,6 +7,7 @@ use serde_json::Value;
 use watchbell_core::schedule::Cron;
 use watchbell_core::worker::Dependency;
 use watchbell_core::{Definition, Millis, Missed, Trigger, WindowSpec, WorkerName};
+use watchbell_market::analytics::shift::ShiftConfig;
 
 use super::raw::{Length, Raw};
 use super::*;
@@ -318,6 +319,16 @@ fn variables_of_a_predecessor_are_keys() {
     assert_eq!(load(&both).unwrap().market.mood.symbols, 9);
     let refused = load(&[("MOO_AUX_STR_WINDOW", "2h")]).unwrap_err().to_string();
     assert!(refused.contains("MOO_AUX_STR_WINDOW") && refused.contains("30m, 1h, 3h"), "{refused}");
+}
+
+#[test]
+fn thresholds_of_shifts_are_read() {
+    let thresholds = |yaml: &str| ok(yaml).market.runner.thresholds;
+    assert_eq!(thresholds(""), ShiftConfig::default());
+    let yaml =
+        "market: { runner: { shift_pct: 0.2, shift_cycles: 3, both_ways: false, swap_pct: 0 } }\n";
+    let own = ShiftConfig { epsilon_pct: 0.2, streak: 3, both_ways: false, swap_eta_pct: 0.0 };
+    assert_eq!(thresholds(yaml), own);
 }
 
 #[test]

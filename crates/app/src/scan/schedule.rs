@@ -40,8 +40,8 @@ fn job<'a>(name: &watchbell_core::WorkerName, config: &'a Config) -> Option<&'a 
 pub(crate) async fn run(ask: &ScheduleAsk, config: Config, out: &mut Out) -> Result<Exit> {
     match ask {
         ScheduleAsk::List { .. } => list(&config, out),
-        ScheduleAsk::Run(args) => run_job(args, config, out).await,
-        ScheduleAsk::Status { .. } => status(config, out).await,
+        ScheduleAsk::Run(args) => Box::pin(run_job(args, config, out)).await,
+        ScheduleAsk::Status { .. } => Box::pin(status(config, out)).await,
     }
 }
 

@@ -79,6 +79,10 @@ fn the_market_is_shown_and_checked_beside_a_node_and_without_one() {
             let listed = home.run(["market", "universe"]).ok().out;
             assert!(listed.contains("7 symbols, 6 enabled"), "{listed}");
             home.run(["market", "universe", "enable", "DOGEUSDT"]).ok();
+            let rebuilt = home.run(["market", "rebuild"]).ok().out;
+            assert!(rebuilt.starts_with("market.rebuild done as job "), "{rebuilt}");
+            let rebuilt = home.run(["market", "rebuild"]).ok().out;
+            assert!(rebuilt.contains("symbols 0  tickers 0"), "{rebuilt}");
             let unknown = home.run(["market", "universe", "disable", "NOSUCHUSDT"]);
             assert_eq!(unknown.code(), 1, "{unknown:#?}");
             assert!(unknown.err.contains("NOSUCHUSDT"), "{unknown:#?}");

@@ -171,11 +171,11 @@ impl What {
     /// What removes everything of `key` up to `last`, and says that it is gone.
     fn remove(self, key: &Key, last: Time, now: Time, commit: &mut Commit) {
         let (table, at, columns) = self.table();
-        let with = |more: &[Value]| [key.as_slice(), more].concat();
+        let with = |more: Vec<Value>| [key.clone(), more].concat();
         let of_key = of_key(columns);
         commit.push(Statement::new(
             format!("delete from {table} where {of_key}{at} <= ${}", columns.len() + 1),
-            with(&values![last]),
+            with(values![last]),
         ));
         if self == Self::Points {
             commit.push(Statement::new(
@@ -184,7 +184,7 @@ impl What {
                  on conflict (symbol) do update set
                    until_at = excluded.until_at, removed_at = excluded.removed_at
                  where excluded.until_at > str_aux.removed_points.until_at",
-                with(&values![last, now]),
+                with(values![last, now]),
             ));
         }
         if self == Self::Trades {
@@ -192,11 +192,11 @@ impl What {
                 "update ingest.trades_cursor set updated_at = $3,
                    known_from = case when known_until < $2 then known_until else $2 end
                  where symbol = $1 and known_from < $2",
-                with(&values![last + Millis(1), now]),
+                with(values![last + Millis(1), now]),
             ));
             commit.push(Statement::new(
                 "delete from ingest.trade_gaps where symbol = $1 and to_at <= $2",
-                with(&values![last]),
+                with(values![last]),
             ));
         }
     }
@@ -306,12 +306,12 @@ impl Keeper {
                where {of_key}{at} < ${next} order by {at} limit ${}) o",
             next + 1
         );
-        let params = [key.as_slice(), &values![before, limit]].concat();
+        let params = [key.clone(), values![before, limit]].concat();
         let Some(last) = self.db.query_one(sql, params).await?.opt_time(0)? else {
             return Ok(None);
         };
         let sql = format!("select count(*) from {table} where {of_key}{at} <= ${next}");
-        let params = [key.as_slice(), &values![last]].concat();
+        let params = [key.clone(), values![last]].concat();
         Ok(Some((last, self.db.query_one(sql, params).await?.i64(0)?)))
     }
 }

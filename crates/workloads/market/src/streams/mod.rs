@@ -40,8 +40,8 @@ const SHORTEST: Millis = Millis::from_secs(5);
 const CYCLES_PER_TICK: i64 = 270;
 const DAY: Millis = Millis::from_days(1);
 
-/// Which session is watched, and how often.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Which session is watched, how often, and by which thresholds.
+#[derive(Debug, Clone, PartialEq)]
 pub struct StreamsConfig {
     /// How often (40 s), see [`runner_interval`].
     pub interval: Millis,
@@ -49,6 +49,8 @@ pub struct StreamsConfig {
     pub session: String,
     /// How far the floating mode of a cycle looks back (30 min); fixed when the session begins.
     pub window: Millis,
+    /// What makes a shift and a swap; fixed when the session begins.
+    pub thresholds: ShiftConfig,
 }
 
 impl Default for StreamsConfig {
@@ -57,6 +59,7 @@ impl Default for StreamsConfig {
             interval: INTERVAL,
             session: STR_AUX_RUNNER.to_owned(),
             window: Millis::from_mins(30),
+            thresholds: ShiftConfig::default(),
         }
     }
 }
@@ -207,7 +210,7 @@ impl StrAuxRunner {
             id: Arc::from(self.config.session.as_str()),
             window: self.config.window,
             started_at: now.floor(CYCLE),
-            thresholds: ShiftConfig::default(),
+            thresholds: self.config.thresholds,
         };
         let t = &session.thresholds;
         commit.push(Statement::new(

@@ -438,8 +438,11 @@ impl Sync {
             }
             let until = match rows.last() {
                 Some(last) => last.open_time + step,
-                // Silence. For a while it may be late news; for a day it is an answer.
-                None if edge - next >= UNLISTED_AFTER && page.rows.len() < PAGE => edge,
+                // Silence. For a while it may be late news; for a day it is an answer, if more than
+                // the newest candle is lacking.
+                None if edge - next >= UNLISTED_AFTER.max(step * 2) && page.rows.len() < PAGE => {
+                    edge
+                }
                 // Of a symbol that was disabled nothing more will come: its last windows must not
                 // keep all others waiting for a day.
                 None if track.ends == Some(edge) => edge,

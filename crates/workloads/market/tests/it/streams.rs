@@ -1,6 +1,7 @@
 //! The shift machines of a session, tick by tick.
 
 use watchbell_core::{Done, Millis, Statement, Value, values};
+use watchbell_market::analytics::shift::ShiftConfig;
 use watchbell_market::{Config, STR_AUX_RUNNER, StreamsConfig, streams};
 use watchbell_testkit::NOW;
 
@@ -34,6 +35,25 @@ async fn cycle(w: &World, symbol: &str, k: i64, price: f64) {
 
 async fn tick(w: &World) -> Done {
     w.tick(STR_AUX_RUNNER).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_session_keeps_the_thresholds_of_its_beginning() {
+    let fall = |k: i64| if k < 20 { 1_000.0 } else { 995.0 };
+    let upward = ShiftConfig { both_ways: false, streak: 2, ..ShiftConfig::default() };
+    for (thresholds, shifts) in [(ShiftConfig::default(), 1), (upward, 0)] {
+        let streams = StreamsConfig { thresholds, ..config().streams };
+        let w = World::with(&Config { streams, ..config() }, MINUTE * 60, "").await;
+        tick(&w).await;
+        for k in 0..60 {
+            cycle(&w, "BTCUSDT", k, fall(k)).await;
+        }
+        w.pass(CYCLE * 61);
+        assert_eq!(tick(&w).await.summary["shifts"], shifts, "{thresholds:?}");
+        let kept = w.rows("select epsilon_pct, streak, both_ways from str_aux.sessions").await;
+        let t = thresholds;
+        assert_eq!(kept, [values![t.epsilon_pct, t.streak, i64::from(t.both_ways)]]);
+    }
 }
 
 /// All that a session has stored.

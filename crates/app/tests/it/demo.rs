@@ -2,29 +2,36 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 
 use serde_json::Value;
+use watchbell_clock::Stopwatch;
+use watchbell_core::{Millis, Time};
 
 use crate::harness::Home;
 
+const MINUTE: Millis = Millis::from_mins(1);
+
+/// Results of complete windows that come from candles, and of those that follow from them.
 fn hashes(home: &Home) -> BTreeMap<String, String> {
     let windows = home.run(["window", "list", "--limit", "10000", "--json"]).ok().json();
     let windows = windows.as_array().expect("a list");
-    let label =
-        |w: &Value| w["series"].as_str().and_then(|s| s.rsplit('-').next()).map(str::to_owned);
+    let text = |of: &Value| of.as_str().unwrap_or_default().to_owned();
+    let label = |w: &Value| text(&w["series"]).rsplit('-').next().unwrap_or_default().to_owned();
     // Points depend on the instants of the polls; candles are the venue's, and the same for all. What
     // follows from the windows looks back, but only the newest windows are of points.
     let of_candles: BTreeSet<_> = windows
         .iter()
         .filter(|w| w["hashes"]["source"] == "klines")
-        .map(|w| (label(w), w["start"].to_string()))
+        .map(|w| (label(w), text(&w["start"])))
         .collect();
     windows
         .iter()
         .filter(|w| w["state"] == "complete")
-        .filter(|w| of_candles.contains(&(label(w), w["start"].to_string())))
+        .filter(|w| of_candles.contains(&(label(w), text(&w["start"]))))
         .map(|w| {
-            let key = format!("{} {}", w["series"], w["start"]);
+            let key = format!("{} {}", text(&w["series"]), text(&w["start"]));
             (key, w["hashes"]["result"].as_str().expect("a hash").to_owned())
         })
         .collect()
@@ -47,6 +54,7 @@ fn the_demonstration_catches_up_and_prints_its_status() {
     assert_eq!(counts.get("abandoned"), None, "{counts}");
 }
 
+/// Section 11.5 (a), with the binary: once more, and through faults.
 #[test]
 fn the_same_span_gives_the_same_hashes_also_after_repaired_faults() {
     let clean = Home::new();
@@ -69,12 +77,118 @@ fn the_same_span_gives_the_same_hashes_also_after_repaired_faults() {
             "klines:missing:p=0.01,heal=1",
         ])
         .ok();
-    let (clean, faulty) = (hashes(&clean), hashes(&faulty));
-    let common: Vec<_> = clean.iter().filter(|(k, _)| faulty.contains_key(*k)).collect();
-    // Windows of three lengths, their matrices, allocations and moods.
-    assert!(common.len() >= 60 * 4, "only {} windows in common", common.len());
+    let again = Home::new();
+    again.run(["demo", "--once", "--days", "1", "--no-http"]).ok();
+    let clean = hashes(&clean);
+    for other in [hashes(&again), hashes(&faulty)] {
+        let common: Vec<_> = clean.iter().filter(|(k, _)| other.contains_key(*k)).collect();
+        // Windows of three lengths, their matrices, allocations and moods.
+        assert!(common.len() >= 60 * 4, "only {} windows in common", common.len());
+        for (window, hash) in common {
+            assert_eq!(other[window], *hash, "{window}");
+        }
+    }
+}
+
+/// Tells a simulated venue how to misbehave from now on.
+fn misbehave(venue: &str, faults: &str) {
+    let address = venue.strip_prefix("http://").expect("an address on loopback");
+    let mut stream = TcpStream::connect(address).expect("the venue listens");
+    write!(
+        stream,
+        "POST /sim/faults HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n{faults}",
+        faults.len()
+    )
+    .expect("it reads");
+    let mut said = String::new();
+    stream.read_to_string(&mut said).expect("it answers");
+    assert!(said.starts_with("HTTP/1.1 2"), "{said}");
+}
+
+/// Section 11.5 (c), with the binary: the venue answers nobody for twenty minutes.
+#[test]
+fn a_venue_that_is_away_for_twenty_minutes_is_waited_for_and_made_up_for() {
+    let home = Home::new();
+    // Two minutes of the market in a second of ours.
+    let mut node = home.spawn(["demo", "--days", "1", "--speed", "120", "--http-port", "0"]);
+    node.wait_for("the API answers at");
+    let watch = Stopwatch::start();
+    let until = |what: &str, holds: &dyn Fn() -> bool| {
+        while !holds() {
+            assert!(watch.millis() < Millis::from_mins(4), "waited in vain until {what}");
+        }
+    };
+    let market = |home: &Home| home.run(["market", "status", "--json"]).ok().json();
+    let now = |home: &Home| {
+        Time::parse(market(home)["now"].as_str().expect("an instant")).expect("an instant")
+    };
+    let (series, half) = ("window-sampler-30m", MINUTE * 30);
+    let explained = || home.run(["explain", series]).ok().out;
+    let status = home.run(["status", "--json"]).ok().json();
+    let venue = status["venue"]["base_url"].as_str().expect("an address").to_owned();
+    let gone = now(&home);
+    // Every connection is dropped; `down` would close the way to tell it otherwise, too.
+    misbehave(&venue, "*:reset");
+
+    // Paused, and it says why; what is shown is marked as partial.
+    until("windows wait for the venue", &|| {
+        explained().contains("venue:binance is not well: down since")
+    });
+    let stuck = explained();
+    assert!(stuck.contains("clears when venue:binance recovers"), "{stuck}");
+    let shown = market(&home);
+    assert_eq!((&shown["partial_data"], &shown["node_runs"]), (&true.into(), &true.into()));
+    // Points go on, empty and flagged; the health scan raises its flag.
+    until("points are empty", &|| {
+        home.run(["market", "samples"]).ok().out.contains("empty_bucket")
+    });
+    until("the pack says so", &|| {
+        let pack = home.run(["market", "packs", "health", "--json"]).ok().json();
+        let items = pack["items"].as_array().cloned().unwrap_or_default();
+        items.iter().any(|i| i["key"] == "ingest:partial_data" && i["value"] == true)
+    });
+    until("twenty minutes are over", &|| now(&home) >= gone + MINUTE * 20);
+    misbehave(&venue, "");
+
+    // Resumed, made up for, and every window that ended meanwhile is there.
+    let back = now(&home);
+    let (first, last) = (gone.floor(half), back.floor(half));
+    let listed = |from: Time, to: Time| {
+        let (from, to) = (from.to_string(), (to + Millis(1)).to_string());
+        let list = ["window", "list", "--series", series, "--from", &from, "--to", &to, "--json"];
+        home.run(list).ok().json().as_array().cloned().expect("a list")
+    };
+    until("the windows of the outage are complete", &|| {
+        let windows = listed(first, last);
+        windows.len() as i64 == (last - first) / half + 1
+            && windows.iter().all(|w| w["state"] == "complete")
+    });
+    assert_eq!(market(&home)["partial_data"], false);
+    let end = now(&home);
+    assert!(node.terminate().success());
+    let windows = home.run(["window", "list", "--limit", "10000", "--json"]).ok().json();
+    for w in windows.as_array().expect("a list") {
+        let wanted = ["complete", "open", "ready"].map(Value::from);
+        assert!(wanted.contains(&w["state"]), "none was lost: {w}");
+    }
+    home.run(["window", "verify"]).ok();
+    home.run(["db", "check"]).ok();
+    // What comes from candles is as if nothing had happened.
+    let calm = Home::new();
+    let mut node = calm.spawn(["demo", "--days", "1", "--speed", "3000", "--http-port", "0"]);
+    node.wait_for("the API answers at");
+    until("the calm market is as far", &|| now(&calm) > end);
+    assert!(node.terminate().success());
+    let (faulty, calm) = (hashes(&home), hashes(&calm));
+    let of_the_outage = format!("{series} {first}");
+    assert!(faulty.contains_key(&of_the_outage), "{of_the_outage}: {:?}", faulty.keys().last());
+    // What follows looks back at windows that one of the two has watched.
+    let own = |k: &String| k.starts_with("window-sampler-") && calm.contains_key(k);
+    let common: Vec<_> = faulty.iter().filter(|(k, _)| own(k)).collect();
+    assert!(common.len() >= 70, "only {} windows in common", common.len());
     for (window, hash) in common {
-        assert_eq!(faulty[window], *hash, "{window}");
+        assert_eq!(calm[window], *hash, "{window}");
     }
 }
 

@@ -15,6 +15,7 @@ use super::Computing;
 use crate::analytics::Signals;
 use crate::analytics::point::{BUCKET, CYCLE, MIN_POINTS_PER_CYCLE};
 use crate::samples;
+use crate::sync::MARKET_SYNC;
 use crate::trades::{self, LastPrices};
 use crate::universe::{BASE, MINUTE};
 
@@ -137,8 +138,23 @@ impl Series {
 
 /// Why a window cannot be computed from what is stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("INCOMPLETE: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
-struct Incomplete(Vec<Lack>);
+struct Incomplete {
+    lacks: Vec<Lack>,
+    /// For so long of the window nothing ran here.
+    down: Millis,
+}
+
+impl std::fmt::Display for Incomplete {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.down > Millis::ZERO {
+            let down = self.down;
+            write!(f, "MISSED_WHILE_DOWN: nothing ran here for {down} of it, and later ")?;
+            f.write_str("the venue did not have what was missed; ")?;
+        }
+        let lacks: Vec<String> = self.lacks.iter().map(ToString::to_string).collect();
+        write!(f, "INCOMPLETE: {}", lacks.join(", "))
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Lack {
@@ -297,7 +313,27 @@ impl Reader<'_> {
             .await?;
         let lack = |s: &Series| Lack { symbol: Arc::clone(&s.symbol), have: s.times.len(), need };
         let lacks: Vec<Lack> = all.iter().filter(|s| s.times.len() != need).map(lack).collect();
-        if lacks.is_empty() { Ok(all) } else { Err(Fault::Permanent(Box::new(Incomplete(lacks)))) }
+        if lacks.is_empty() {
+            return Ok(all);
+        }
+        let down = self.down().await?;
+        Err(Fault::Permanent(Box::new(Incomplete { lacks, down })))
+    }
+
+    /// For how long of the window nothing ran here, by the ledger: the due instants of the
+    /// synchronisation that passed over it. A past that no node was ever to see is not in it.
+    async fn down(&self) -> Result<Millis, DbError> {
+        let rows = self
+            .db
+            .query(
+                "select due, through from ops.occurrences where worker = $1 and due < $3
+                 and through > $2 and fate in ('skipped', 'merged') and reason is null",
+                values![MARKET_SYNC, self.start, self.end()],
+            )
+            .await?;
+        rows.iter().try_fold(Millis::ZERO, |sum, row| {
+            Ok(sum + row.time(1)?.min(self.end()).since(row.time(0)?.max(self.start)))
+        })
     }
 }
 
@@ -426,8 +462,14 @@ mod tests {
     fn the_reason_names_every_symbol_that_lacks_candles() {
         let lack = |s: &str, have| Lack { symbol: s.into(), have, need: 30 };
         assert_eq!(
-            Incomplete(vec![lack("BTCUSDT", 28), lack("ETHUSDT", 0)]).to_string(),
+            Incomplete { lacks: vec![lack("BTCUSDT", 28), lack("ETHUSDT", 0)], down: Millis::ZERO }
+                .to_string(),
             "INCOMPLETE: BTCUSDT has 28 of 30 candles, ETHUSDT has 0 of 30 candles"
+        );
+        assert_eq!(
+            Incomplete { lacks: vec![lack("BTCUSDT", 28)], down: Millis::from_mins(2) }.to_string(),
+            "MISSED_WHILE_DOWN: nothing ran here for 2m of it, and later the venue did not have \
+             what was missed; INCOMPLETE: BTCUSDT has 28 of 30 candles"
         );
     }
 }

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rust_decimal::Decimal;
 use serde_json::{Value as Json, json};
@@ -28,6 +29,7 @@ use watchbell_venues::sim::{
     Account, FaultScript, Limits, Market, SimConfig, Simulator, TEST_KEY, TEST_SECRET, Trades,
 };
 
+use crate::mortal::{Dice, Mortal};
 use crate::world::engines;
 
 const MINUTE: Millis = Millis::from_mins(1);
@@ -39,6 +41,7 @@ const LONGEST_WAIT: Millis = Millis::from_days(100);
 struct TestHost {
     db: Database,
     clock: Clock,
+    committing: Arc<AtomicBool>,
 }
 
 impl Host for TestHost {
@@ -54,7 +57,9 @@ impl Host for TestHost {
     fn progress(&self, _: f64, _: &str) {}
     fn step(&self, commit: Commit) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
+            self.committing.store(true, Ordering::Relaxed);
             let applied = self.db.apply(commit.statements).await;
+            self.committing.store(false, Ordering::Relaxed);
             applied.map_err(|e| StoreError::Database(Box::new(e)))?;
             Ok(())
         })
@@ -70,6 +75,7 @@ struct Site {
     sim: Simulator,
     db: Database,
     workers: BTreeMap<String, Arc<dyn Worker>>,
+    committing: Arc<AtomicBool>,
     _files: TempDb,
 }
 
@@ -108,13 +114,16 @@ impl Site {
         watchbell_market::seed(&db, &symbols, &config.windows, NOW - HOUR * 6, NOW).await.unwrap();
         let all = watchbell_market::workers(&config, &db, &client, CallLog::default());
         let workers = all.into_iter().map(|w| (w.define().name.to_string(), w)).collect();
-        Self { clock, sim, db, workers, _files: files }
+        Self { clock, sim, db, workers, committing: Arc::default(), _files: files }
     }
 
     async fn run(&self, name: &str, input: CycleInput) -> Result<Done, Fault> {
         let worker = &self.workers[name];
-        let host: Arc<dyn Host> =
-            Arc::new(TestHost { db: self.db.clone(), clock: self.clock.clone() });
+        let host: Arc<dyn Host> = Arc::new(TestHost {
+            db: self.db.clone(),
+            clock: self.clock.clone(),
+            committing: Arc::clone(&self.committing),
+        });
         let cycle = Cycle {
             id: CycleId(1),
             worker: worker.define().name,
@@ -132,6 +141,11 @@ impl Site {
 
     async fn tick(&self, name: &str) -> Result<Done, Fault> {
         self.run(name, CycleInput::None).await
+    }
+
+    /// One cycle in a process that is killed after so many steps. Whether it came to its end.
+    async fn tick_until_killed(&self, name: &str, steps: u64) -> bool {
+        Mortal::new(self.tick(name), steps, &self.committing).await.is_some()
     }
 
     /// A job of the desk: its result, or why it failed.
@@ -412,6 +426,49 @@ async fn a_ledger_is_booked_first_in_first_out_and_a_second_import_adds_nothing(
         );
         let lines = "select owner_user_id, cycle_seq, status, summary from audit.user_cycle_log";
         assert_eq!(s.rows(lines).await, [values!["ann", 1, "ok", "session 1: imported 3"]]);
+    }
+}
+
+/// Section 11.5 (b) for the ledger: killed at any instant, between the feed and the import and within
+/// both, each trade of the account is moved once.
+#[tokio::test]
+async fn kills_at_any_instant_move_each_trade_once() {
+    for (engine, mut dice) in engines().zip([Dice(17), Dice(4_711)]) {
+        let s = Site::on(engine).await;
+        s.job(SESSION_OPEN, open()).await.unwrap();
+        s.tick(MARKET_SYNC).await.unwrap();
+        let (mut killed, mut ended) = (0, 0);
+        for _ in 0..60 {
+            s.pass(MINUTE);
+            let name = [TRADE_FEED, CIN_IMPORT_MOVES, MARKET_SYNC][dice.below(3) as usize];
+            match s.tick_until_killed(name, dice.below(40)).await {
+                true => ended += 1,
+                false => killed += 1,
+            }
+            let moves = s.count("select count(*) from cin_aux.rt_move").await;
+            let trades = "select count(*) from (select distinct session_id, src_symbol,
+                src_trade_id from cin_aux.rt_move) t";
+            assert_eq!(s.count(trades).await, moves, "a trade was moved twice");
+        }
+        assert!(killed > 10 && ended > 10, "{killed} killed, {ended} ended");
+        for _ in 0..3 {
+            s.feed_all().await;
+            s.tick(MARKET_SYNC).await.unwrap();
+            s.import().await;
+        }
+        // Whatever the account has traded since the session began is a move, or says why not.
+        let missing = "select count(*) from market.account_trades t, cin_aux.rt_session r
+            where t.trade_time >= r.started_at
+            and not exists (select 1 from cin_aux.rt_move m where m.session_id = r.session_id
+                and m.src_symbol = t.symbol and m.src_trade_id = t.trade_id)
+            and not exists (select 1 from cin_aux.rt_move_error e where e.session_id = r.session_id
+                and e.src_symbol = t.symbol and e.src_trade_id = t.trade_id)";
+        assert_eq!(s.count(missing).await, 0);
+        let moves = s.count("select count(*) from cin_aux.rt_move").await;
+        assert!(moves > 20, "only {moves} moves");
+        let before = s.ledger().await;
+        assert_eq!(s.import().await["imported"], 0);
+        assert_eq!(s.ledger().await, before);
     }
 }
 
@@ -716,7 +773,11 @@ async fn a_change_that_was_computed_from_an_older_state_is_refused() {
         import_csv(&s.db, trades.as_bytes(), None, NOW).await.unwrap();
         // Computed, but not published: in the meantime the session is marked.
         let worker = &s.workers[CIN_DESK];
-        let host: Arc<dyn Host> = Arc::new(TestHost { db: s.db.clone(), clock: s.clock.clone() });
+        let host: Arc<dyn Host> = Arc::new(TestHost {
+            db: s.db.clone(),
+            clock: s.clock.clone(),
+            committing: Arc::clone(&s.committing),
+        });
         let cycle = Cycle {
             id: CycleId(1),
             worker: worker.define().name,

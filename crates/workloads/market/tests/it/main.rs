@@ -1,5 +1,6 @@
 //! The market's workers against the venue simulator, on a clock that the test moves.
 
+mod acceptance;
 mod cin;
 mod engines;
 mod jobs;
@@ -7,6 +8,7 @@ mod keeping;
 mod matrices;
 mod mea;
 mod mood;
+mod mortal;
 mod outage;
 mod sampling;
 mod streams;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use watchbell_clock::Clock;
@@ -23,6 +24,8 @@ use watchbell_testkit::{NOW, TempDb, postgres_is_wanted};
 use watchbell_venues::binance::wire::{Interval, Kline};
 use watchbell_venues::binance::{self, BinanceClient, Observer};
 use watchbell_venues::sim::{FaultScript, Limits, Market, SimConfig, Simulator};
+
+use crate::mortal::Mortal;
 
 pub(crate) const SYMBOLS: [&str; 3] = ["BTCUSDT", "ETHUSDT", "SOLUSDT"];
 pub(crate) const MINUTE: Millis = Millis::from_mins(1);
@@ -47,6 +50,7 @@ struct TestHost {
     seen: Mutex<Seen>,
     /// Steps that are taken before the process dies, where a test says so.
     steps_left: Mutex<Option<usize>>,
+    committing: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -92,7 +96,9 @@ impl Host for TestHost {
             if let Some(left) = &mut *self.steps_left.lock().unwrap() {
                 *left = left.checked_sub(1).ok_or_else(|| StoreError::Database("dead".into()))?;
             }
+            self.committing.store(true, Ordering::Relaxed);
             let applied = self.db.apply(commit.statements).await;
+            self.committing.store(false, Ordering::Relaxed);
             applied.map_err(|e| StoreError::Database(Box::new(e)))?;
             let mut seen = self.seen.lock().unwrap();
             seen.covers.extend(commit.covers);
@@ -152,9 +158,19 @@ impl World {
             clock: clock.clone(),
             seen: Mutex::default(),
             steps_left: Mutex::default(),
+            committing: Arc::default(),
         });
         let workers = watchbell_market::workers(config, &db, &client, log);
         Self { clock, sim, db, host, workers, truth, _files: files }
+    }
+
+    /// Another process on the same store: whatever the workers remembered is gone.
+    pub(crate) fn restart(&mut self, config: &Config) {
+        let log = CallLog::default();
+        let sink = log.clone();
+        let client =
+            client(&self.sim, &self.clock, Some(Arc::new(move |record| sink.note(record))));
+        self.workers = watchbell_market::workers(config, &self.db, &client, log);
     }
 
     pub(crate) fn seen(&self) -> Seen {
@@ -286,6 +302,35 @@ impl World {
         let done = drive(&self.clock, worker.run(&cycle)).await?;
         self.host.step(done.commit.clone()).await?;
         Ok(done)
+    }
+
+    /// The same, but the process is killed after so many steps. Whether it came to its end.
+    async fn run_until_killed(
+        &self,
+        worker: &Arc<dyn Worker>,
+        cause: Cause,
+        input: CycleInput,
+        steps: u64,
+    ) -> bool {
+        let run = Mortal::new(self.run(worker, cause, input), steps, &self.host.committing);
+        run.await.is_some()
+    }
+
+    /// One cycle of a worker that ticks, in a process that is killed after so many steps.
+    pub(crate) async fn tick_until_killed(&self, name: &str, steps: u64) -> bool {
+        let cause = Cause::Tick { due: self.clock.now() };
+        self.run_until_killed(self.worker(name), cause, CycleInput::None, steps).await
+    }
+
+    /// The one window of a series at `start`, in a process that is killed after so many steps.
+    pub(crate) async fn window_until_killed(&self, series: &str, start: Time, steps: u64) -> bool {
+        let worker = self.worker(series);
+        let Trigger::Window(WindowSpec { length, .. }) = worker.define().trigger else {
+            panic!("{series} has no windows");
+        };
+        let input = CycleInput::Scope(worker.scope(start).await.unwrap());
+        let cause = Cause::Window { series: series.into(), start, end: start + length, version: 1 };
+        self.run_until_killed(worker, cause, input, steps).await
     }
 
     fn cycle(&self, worker: &Arc<dyn Worker>, cause: Cause, input: CycleInput) -> Cycle {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use watchbell_api::discovery::NodeFile;
 use watchbell_api::{Control, ControlError, Reason};
+use watchbell_cli::print::count;
 use watchbell_clock::Clock;
 use watchbell_core::port::{self, SessionRecord, Store};
 use watchbell_core::{Definition, SessionId, Time, Trigger, Worker, WorkerName};
@@ -370,8 +371,11 @@ impl Ready<'_> {
 
 /// What a boot that ended without a stop left behind, if one did.
 fn taken_back(r: &port::Recovered) -> Option<String> {
-    (*r != port::Recovered::default())
-        .then(|| format!("{} cycles, {} windows and {} jobs", r.cycles, r.windows, r.jobs))
+    (*r != port::Recovered::default()).then(|| {
+        let n = |n: u64, one, many| count(i64::try_from(n).unwrap_or(i64::MAX), one, many);
+        let (cycles, windows) = (n(r.cycles, "cycle", "cycles"), n(r.windows, "window", "windows"));
+        format!("{cycles}, {windows} and {}", n(r.jobs, "job", "jobs"))
+    })
 }
 
 /// Refuses half a copy, and a store that was left behind unless forced.

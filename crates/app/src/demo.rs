@@ -391,7 +391,8 @@ async fn catch_up(
                 expected += wanted;
             }
         }
-        windows.total(expected.max(1));
+        // Windows that end meanwhile are computed as well.
+        windows.total(expected.max(done).max(1));
         windows.set(done);
         if known_all && done >= expected {
             candles.finish(&format!("{known} symbol minutes known"));

@@ -48,9 +48,10 @@ impl LocalControl {
             let record = &line.record;
             let error = record.last_error.as_ref().filter(|_| record.consecutive_errors > 0);
             let why = match (error, &line.freshness) {
-                (Some(error), _) => {
-                    format!("failed {} times in a row: {error}", record.consecutive_errors)
-                }
+                (Some(error), _) => match record.consecutive_errors {
+                    1 => format!("failed: {error}"),
+                    n => format!("failed {n} times in a row: {error}"),
+                },
                 (None, fresh) if line.is_stale() => fresh.to_string(),
                 (None, _) => {
                     record.state_reason.clone().unwrap_or_else(|| format!("it is {}", record.state))

@@ -111,7 +111,8 @@ impl LocalControl {
         {
             return Ok(Some((gate.to_string(), gate.clears().to_string())));
         }
-        let help = "the newest attempt says what is missing; when it has come, try again";
+        let help = "try again when what is missing has come: holes of the venue are asked for once \
+                    a day, and now by a `backfill_klines` job";
         Ok(match self.bench().rehearse(unit, Some(*start)).await {
             Ok(Ok(_)) => None,
             Ok(Err(report)) => Some((stopped(&report), help.to_owned())),

@@ -109,6 +109,7 @@ async fn market(
                 .await
                 .map_err(|e| trouble(&e))?;
             place.ask_about_the_venue(&mut status.feed).await?;
+            status.node_runs = Some(place.node_runs().await?);
             out.data(&status, print::status)?;
         }
         asked => show(asked, place.db(), place.now(), place.lengths(), out).await?,

@@ -38,6 +38,10 @@ fn the_market_is_shown_and_checked_beside_a_node_and_without_one() {
     for home in caught_up() {
         let look = |where_: &str| {
             let status = home.run(["market", "status", "--json"]).ok().json();
+            let node = where_ == "beside a node";
+            assert_eq!(status["node_runs"], node, "{where_}");
+            let screen = home.run(["market", "status"]).ok().out;
+            assert_eq!(screen.contains("none runs: all of this is as the last"), !node, "{screen}");
             let symbols = status["symbols"].as_array().unwrap();
             assert_eq!(symbols.len(), 7, "{where_}");
             for symbol in symbols {

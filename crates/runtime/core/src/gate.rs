@@ -322,6 +322,7 @@ impl Gate {
                 operator("start it with `watchbell worker start NAME`".to_owned())
             }
             Self::NotRunning { state } => when(format!("it is no longer {state}")),
+            Self::StillRunning { cycle: CycleId(0), .. } => when("it ends".to_owned()),
             Self::StillRunning { cycle, .. } => when(format!("cycle {cycle} ends")),
             Self::LeaseHeld { owner, until } => {
                 when(format!("{owner} gives the lease back, or lets it expire at {until}"))
@@ -430,6 +431,10 @@ impl fmt::Display for Gate {
             Self::Condition { name, detail, until } => {
                 write!(f, "{name} is not well: {detail}")?;
                 until.map_or(Ok(()), |t| write!(f, " (until {t})"))
+            }
+            // A quiet worker's cycle has no number.
+            Self::StillRunning { cycle: CycleId(0), since } => {
+                write!(f, "its cycle has been running since {since}")
             }
             Self::StillRunning { cycle, since } => {
                 write!(f, "its cycle {cycle} has been running since {since}")
@@ -556,6 +561,7 @@ mod tests {
             Gate::NotRunning { state: lifecycle::State::Initializing },
             Gate::Condition { name: "venue:x".into(), detail: "banned".into(), until: Some(t) },
             Gate::StillRunning { cycle: CycleId(4), since: t },
+            Gate::StillRunning { cycle: CycleId(0), since: t },
             Gate::LeaseHeld { owner: "n1".into(), until: t },
             Gate::Lane { lane: "gpu".into(), worker: "train".into() },
             Gate::GivesWay { to: "train".into(), since: t, until: t },
@@ -617,6 +623,7 @@ mod tests {
             "it is INITIALIZING; clears when it is no longer INITIALIZING",
             "venue:x is not well: banned (until @); clears at @",
             "its cycle 4 has been running since @; clears when cycle 4 ends",
+            "its cycle has been running since @; clears when it ends",
             "session n1 holds its lease until @; clears when n1 gives the lease back, or lets it \
              expire at @",
             "train is running in its lane `gpu`; clears when the cycle of train ends",

@@ -14,6 +14,7 @@ pub(super) use window::window;
 
 use watchbell_cli::print::style::Tone;
 use watchbell_cli::print::table::Cell;
+use watchbell_cli::print::time::span;
 use watchbell_core::{Millis, Time};
 
 /// A number with so many digits after the point, or what is not there.
@@ -41,7 +42,9 @@ fn age(at: Option<Time>, now: Time, warn: Millis, bad: Millis) -> Cell {
         a if a > warn => Tone::Warn,
         _ => Tone::Plain,
     };
-    Cell::new(watchbell_cli::print::time::span(age), tone)
+    // Less than a second is no age.
+    let text = if age < Millis::from_secs(1) { "0s".to_owned() } else { span(age) };
+    Cell::new(text, tone)
 }
 
 /// `03:30` of today, `11-21 03:30` of another day.

@@ -2,7 +2,7 @@
 
 use watchbell_api::{DefinitionText, WorkerDetail, WorkerLine};
 use watchbell_core::freshness::{Freshness, Health};
-use watchbell_core::lifecycle::State;
+use watchbell_core::lifecycle::{Desired, State};
 use watchbell_core::port::WorkerRecord;
 use watchbell_core::trigger::{Missed, WindowInput};
 use watchbell_core::{Ledger, Time};
@@ -42,7 +42,11 @@ pub fn list(workers: &[WorkerLine], now: Time, style: Style) -> String {
         table.row(vec![
             r.name.as_str().into(),
             Cell::new(state(r.state), state_tone(r.state)),
-            Cell::new(line.health.as_str(), health_tone(line.health)),
+            // One that the profile leaves out is not ill.
+            match (r.state, r.desired) {
+                (State::Stopped, Desired::Running) => Cell::none(),
+                _ => Cell::new(line.health.as_str(), health_tone(line.health)),
+            },
             success,
             Cell::or_none(r.next_due.map(|t| relative(t, now))),
             Cell::or_none(r.latency.map(span)),

@@ -131,9 +131,8 @@ pub(crate) async fn members(
 /// The fault of a window whose input was given up.
 pub(crate) fn input_abandoned(series: &str, start: Time) -> Fault {
     Fault::permanent(format!(
-        "INPUT_ABANDONED: {series} gave up its window of {start}, so there is nothing to compute \
-         from: once that window is repaired (`watchbell explain {series}/{start}` says why it was \
-         given up), compute this one again with `watchbell window backfill --recompute`"
+        "INPUT_ABANDONED: {series} {start} was given up (`watchbell explain {series}/{start}` says \
+         why), so there is nothing to compute from: that one has to be tried again first"
     ))
 }
 

@@ -47,11 +47,13 @@ struct Risk {
     action: &'static str,
 }
 
-const RISKS: [Risk; 15] = [
+const RISKS: [Risk; 17] = [
     risk("feed:", "data", "FEED_DOWN", "watchbell explain market-sync"),
+    risk("ingest:partial_data", "data", "PARTIAL_DATA", "watchbell market status"),
     risk("tickset:", "data", "TICKERS_MISSING", "watchbell market universe"),
     risk("poller:", "data", "POLLER_DOWN", "watchbell explain market-sampler"),
     risk("latest:", "data", "STALE_DATA", "watchbell market status"),
+    risk("sampling:prices", "data", "EMPTY_SAMPLES", "watchbell market samples"),
     risk("sampling:", "data", "STALE_SAMPLES", "watchbell explain market-sampler"),
     risk("cycles:", "data", "STALE_CYCLES", "watchbell explain market-sampler"),
     risk("klines:", "data", "STALE_KLINES", "watchbell explain market-sync"),
@@ -204,10 +206,12 @@ mod tests {
     fn every_bad_item_of_the_scan_has_a_flag_with_an_action() {
         let keys = [
             "feed:binance",
+            "ingest:partial_data",
             "tickset:size",
             "poller:state",
             "latest:ts",
             "sampling:recency",
+            "sampling:prices",
             "cycles:recency",
             "klines:lag",
             "windows:30m",

@@ -62,6 +62,14 @@ fn seconds(age: Option<Millis>) -> serde_json::Value {
     age.map_or(serde_json::Value::Null, |age| (age.0 / 1_000).into())
 }
 
+/// An age in a sentence: whole seconds.
+fn span(age: Millis) -> String {
+    match age.0 {
+        ..1_000 => "less than 1s".to_owned(),
+        ms => Millis(ms - ms % 1_000).to_string(),
+    }
+}
+
 /// The keys that every pack has (section 9.5), whatever else is in it.
 async fn fixed(
     db: &Database,
@@ -70,15 +78,20 @@ async fn fixed(
     now: Time,
 ) -> Result<Vec<Item>, DbError> {
     let feed = view::feed(db).await?;
-    let level = Level::Err.unless(feed.state == "ok");
+    let level = match feed.state.as_str() {
+        "ok" => Level::Ok,
+        "unknown" => Level::Warn,
+        _ => Level::Err,
+    };
     let said = feed.detail.clone().unwrap_or_else(|| match feed.answered_at {
-        Some(at) => format!("the venue answered {} ago", now.since(at)),
-        None => "the venue was not asked yet".to_owned(),
+        Some(at) => format!("the venue answered {} ago", span(now.since(at))),
+        None => "it is well, and its answers are no longer in the log".to_owned(),
     });
     let mut items = vec![
         Item::new(now, "feed:binance", "venue", level, feed.state.as_str(), said)
             .meta(json!({ "answered_at": feed.answered_at, "weight_used": feed.weight_used })),
     ];
+    items.push(partial(db, &feed, now).await?);
     let tickers = db
         .query_one(
             "select count(*) from market.ticker_latest t
@@ -98,16 +111,36 @@ async fn fixed(
     items.push(Item::new(now, "tickset:size", "tickers", level, tickers, said));
     items.push(poller(db, config, now).await?);
     let newest = |of: fn(&Fresh) -> Option<Time>| fresh.iter().filter_map(of).max();
-    let latest = newest(|f| f.sample).max(newest(|f| f.kline));
+    let priced = |f: &Fresh| f.sample.filter(|_| !f.sample_is_empty);
+    let latest = newest(priced).max(newest(|f| f.kline));
     let age = latest.map(|t| now.since(t));
     let said = match age {
-        Some(age) => format!("the newest data is {age} old"),
+        Some(age) => format!("the newest data is {} old", span(age)),
         None => "no rows yet".to_owned(),
     };
     let level = if latest.is_none() { Level::Warn } else { aged(age, MINUTE * 3, MINUTE * 5) };
     let value = latest.map_or(serde_json::Value::Null, |t| json!(t));
     items.push(Item::new(now, "latest:ts", "newest data", level, value, said));
     Ok(items)
+}
+
+/// Whether what is shown and computed lacks something that is still to come (section 11.4).
+async fn partial(db: &Database, feed: &view::Feed, now: Time) -> Result<Item, DbError> {
+    let gaps = db
+        .query_one("select count(*) from ingest.kline_gaps where state = 'pending'", Vec::new())
+        .await?
+        .i64(0)?;
+    let mut why = Vec::new();
+    if feed.is_away() {
+        why.push("the venue is away: no window begins, and points are stored empty".to_owned());
+    }
+    if gaps > 0 {
+        why.push(format!("candles of {gaps} gaps are asked for again, and windows wait for them"));
+    }
+    let is_partial = !why.is_empty();
+    let said = if is_partial { why.join("; ") } else { "nothing is missing".to_owned() };
+    let level = Level::Warn.unless(!is_partial);
+    Ok(Item::new(now, "ingest:partial_data", "partial data", level, is_partial, said))
 }
 
 async fn poller(db: &Database, config: &Config, now: Time) -> Result<Item, DbError> {
@@ -137,7 +170,7 @@ async fn poller(db: &Database, config: &Config, now: Time) -> Result<Item, DbErr
         (1.., Some(error)) => format!("{errors} polls failed in a row: {error}"),
         _ => row.opt_time(1)?.map_or_else(
             || "it has not polled yet".to_owned(),
-            |at| format!("it polled {} ago", now.since(at)),
+            |at| format!("it polled {} ago", span(now.since(at))),
         ),
     };
     Ok(item(level, state, said))
@@ -158,7 +191,33 @@ fn recency(config: &Config, fresh: &[Fresh], now: Time) -> Vec<Item> {
         check("cycles:recency", "cycles", warn, err, |f| f.cycle);
     }
     check("klines:lag", "candles", MINUTE * 2, MINUTE * 5, |f| f.kline);
+    if config.sampling && fresh.iter().any(|f| f.sample.is_some()) {
+        items.insert(1, priced(fresh, now));
+    }
     items
+}
+
+/// Whether the newest points have a price: they go on while the venue is away, empty.
+fn priced(fresh: &[Fresh], now: Time) -> Item {
+    let empty: Vec<&str> = fresh.iter().filter(|f| f.sample_is_empty).map(|f| &*f.symbol).collect();
+    let (n, all) = (empty.len(), fresh.len());
+    let (level, said) = match n {
+        0 => (Level::Ok, format!("the newest points of all {all} symbols have a price")),
+        n if n < all => {
+            (Level::Warn, format!("{n} of {all} newest points have no price: {}", named(&empty)))
+        }
+        _ => (Level::Err, "no newest point has a price: no order book comes in".to_owned()),
+    };
+    Item::new(now, "sampling:prices", "prices of points", level, n, said)
+        .meta(json!({ "empty": empty }))
+}
+
+/// Some of the names, and how many more there are.
+fn named(names: &[&str]) -> String {
+    match names.len().saturating_sub(NAMED) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names[..NAMED].join(", ")),
+    }
 }
 
 /// The item of a set of ages: as bad as the oldest, and naming those that are too old.
@@ -178,13 +237,11 @@ fn oldest(
         ages.iter().filter(|(_, a)| aged(*a, warn, err) != Level::Ok).map(|(s, _)| *s).collect();
     let most = ages.iter().filter_map(|(_, age)| *age).max();
     let said = if late.is_empty() {
-        let most = most.map_or_else(String::new, |m| m.to_string());
+        let most = most.map_or_else(String::new, span);
         format!("all {} symbols are at most {most} old", ages.len())
     } else {
-        let more = late.len().saturating_sub(NAMED);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let named = late[..late.len().min(NAMED)].join(", ");
-        format!("{} of {} symbols are older than {warn}: {named}{more}", late.len(), ages.len())
+        let named = named(&late);
+        format!("{} of {} symbols are older than {warn}: {named}", late.len(), ages.len())
     };
     let meta = json!({ "late": late, "warn_s": warn.0 / 1_000, "err_s": err.0 / 1_000 });
     Item::new(now, key, label, level, seconds(most), said).meta(meta)
@@ -241,7 +298,9 @@ pub(super) async fn windows(
         Level::Ok if expected == 0 => "no window was due in the last day".to_owned(),
         Level::Ok => format!("all {expected} windows of the last day are complete"),
         _ => format!(
-            "of {expected} windows of the last day {} are missing and {} abandoned, the first at {}",
+            "{} of {expected} windows of the last day are not there ({} missing, {} abandoned), the \
+             first of {}",
+            missing.len() + abandoned.len(),
             missing.len(),
             abandoned.len(),
             missing.iter().chain(&abandoned).min().map_or_else(String::new, |t| t.rfc3339())
@@ -281,7 +340,7 @@ pub(super) async fn queue(db: &Database, now: Time) -> Result<Vec<Item>, DbError
     let late = overdue.i64(0)?;
     let oldest = overdue.opt_time(1)?.map(|t| now.since(t));
     let said = match oldest {
-        Some(age) => format!("{late} overdue, the oldest for {age}"),
+        Some(age) => format!("{late} overdue, the oldest for {}", span(age)),
         None => "no job waits for longer than it must".to_owned(),
     };
     let count = |key, label, n: i64, some: &str, none: &str| {
@@ -316,7 +375,7 @@ async fn matrices(db: &Database, every: Millis, now: Time) -> Result<Item, DbErr
     };
     let age = now.since(newest);
     let level = aged(Some(age), every * 2, every * 5);
-    let said = format!("the newest slice is {age} old");
+    let said = format!("the newest slice is {} old", span(age));
     Ok(Item::new(now, "matrices:lag", "matrices", level, seconds(Some(age)), said))
 }
 
@@ -333,12 +392,13 @@ async fn moods(db: &Database, config: &Config, now: Time) -> Result<Vec<Item>, D
             continue;
         };
         let age = now.since(mood.start + length);
+        let since = span(age);
         let (level, said) = match (mood.is_stale, mood.is_fallback) {
-            (true, _) => (Level::Err, format!("stale: the last stable one again, {age} ago")),
-            (_, true) => (Level::Warn, format!("the last stable one again, {age} ago")),
+            (true, _) => (Level::Err, format!("stale: the last stable one again, {since} ago")),
+            (_, true) => (Level::Warn, format!("the last stable one again, {since} ago")),
             // Two windows may pass before one is missed.
-            _ if age > length * 2 + PATIENCE => (Level::Warn, format!("it is {age} old")),
-            _ => (Level::Ok, format!("stable, tier {}, {age} old", mood.tier)),
+            _ if age > length * 2 + PATIENCE => (Level::Warn, format!("it is {since} old")),
+            _ => (Level::Ok, format!("stable, tier {}, {since} old", mood.tier)),
         };
         items.push(Item::new(now, key, name, level, mood.coeff, said).meta(
             json!({ "mood_id": mood.mood, "tier": mood.tier, "is_fallback": mood.is_fallback }),
@@ -400,7 +460,8 @@ async fn store(db: &Database, latency: Millis, now: Time) -> Result<Item, DbErro
     let about = db.describe().await?;
     let level = aged(Some(latency), SLOW, SLOW * 4);
     let mebibytes = (about.bytes + about.log_bytes) / (1 << 20);
-    let said = format!("a read took {latency}; the store has {mebibytes} MiB");
+    let took = if latency.0 == 0 { "less than 1ms".to_owned() } else { latency.to_string() };
+    let said = format!("a read took {took}; the store has {mebibytes} MiB");
     Ok(Item::new(now, "store:latency", "store", level, latency.0, said).meta(
         json!({ "engine": about.engine, "bytes": about.bytes, "log_bytes": about.log_bytes }),
     ))

@@ -19,6 +19,8 @@ use crate::universe::BASE;
 pub struct MarketStatus {
     /// That moment.
     pub now: Time,
+    /// Whether a node runs that keeps all of this up to date; none while nobody has looked for one.
+    pub node_runs: Option<bool>,
     /// How the venue is doing.
     pub feed: Feed,
     /// Labels of the windows, shortest first.
@@ -31,12 +33,15 @@ pub struct MarketStatus {
     pub slices: Vec<SliceLine>,
     /// Candles that are being asked for again.
     pub gaps: Vec<Hole>,
+    /// Whether some of what should be known is not, for the venue is away or candles are missing:
+    /// what follows from it waits (section 11.4).
+    pub partial_data: bool,
 }
 
 /// How the venue is doing, as far as the store knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Feed {
-    /// `ok`, or `down`; a running node knows more words for it.
+    /// `ok`, `down`, or `unknown` while it was never asked; a running node knows more words for it.
     pub state: String,
     /// Why it is not ok.
     pub detail: Option<String>,
@@ -48,6 +53,14 @@ pub struct Feed {
     pub weight_limit: Option<i64>,
 }
 
+impl Feed {
+    /// Whether nothing comes in, so that no window begins.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        matches!(self.state.as_str(), "down" | "banned")
+    }
+}
+
 /// One symbol.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SymbolLine {
@@ -57,6 +70,8 @@ pub struct SymbolLine {
     pub kline: Option<Time>,
     /// Its newest five-second point.
     pub sample: Option<Time>,
+    /// Whether that one has no price: the book could not be had, and its flags say why.
+    pub sample_is_empty: bool,
     /// End of its newest cycle.
     pub cycle: Option<Time>,
     /// Start of its newest window of each label, in the order of the labels.
@@ -77,6 +92,7 @@ pub(crate) struct Fresh {
     pub(crate) quote: String,
     pub(crate) kline: Option<Time>,
     pub(crate) sample: Option<Time>,
+    pub(crate) sample_is_empty: bool,
     pub(crate) cycle: Option<Time>,
 }
 
@@ -86,7 +102,9 @@ pub(crate) async fn freshness(db: &Database) -> Result<Vec<Fresh>, DbError> {
         .query(
             "select u.symbol, u.base_asset, u.quote_asset, c.covered_until,
                (select max(s.ts) from str_aux.samples_5s s where s.symbol = u.symbol),
-               (select max(y.cycle_start) from str_aux.cycles_40s y where y.symbol = u.symbol)
+               (select max(y.cycle_start) from str_aux.cycles_40s y where y.symbol = u.symbol),
+               (select case when s.mid is null then 1 else 0 end from str_aux.samples_5s s
+                  where s.symbol = u.symbol order by s.ts desc limit 1)
              from settings.coin_universe u
              left join ingest.klines_cursor c on c.symbol = u.symbol and c.window_label = $1
              where u.enabled = 1
@@ -103,6 +121,7 @@ pub(crate) async fn freshness(db: &Database) -> Result<Vec<Fresh>, DbError> {
                 kline: row.opt_time(3)?,
                 sample: row.opt_time(4)?,
                 cycle: row.opt_time(5)?.map(|start| start + crate::BASE_CYCLE),
+                sample_is_empty: row.opt_i64(6)? == Some(1),
             })
         })
         .collect()
@@ -113,10 +132,6 @@ pub(crate) async fn feed(db: &Database) -> Result<Feed, DbError> {
     let stored = db
         .query_opt("select met, detail from ops.conditions where name = $1", values![VENUE])
         .await?;
-    let (state, detail) = match &stored {
-        Some(row) if row.i64(0)? == 0 => ("down", Some(row.text(1)?.to_owned())),
-        _ => ("ok", None),
-    };
     let answered = db
         .query_opt(
             "select ts from ops.market_sync_log where status in ('ok', 'empty')
@@ -131,6 +146,11 @@ pub(crate) async fn feed(db: &Database) -> Result<Feed, DbError> {
             Vec::new(),
         )
         .await?;
+    let (state, detail) = match &stored {
+        Some(row) if row.i64(0)? == 0 => ("down", Some(row.text(1)?.to_owned())),
+        None if answered.is_none() => ("unknown", Some("it was not asked yet".to_owned())),
+        _ => ("ok", None),
+    };
     Ok(Feed {
         state: state.to_owned(),
         detail,
@@ -185,6 +205,7 @@ pub async fn status(db: &Database, lengths: &[Millis], now: Time) -> Result<Mark
         .map(|f| SymbolLine {
             kline: f.kline,
             sample: f.sample,
+            sample_is_empty: f.sample_is_empty,
             cycle: f.cycle,
             windows: newest.remove(&*f.symbol).unwrap_or_else(|| vec![None; labels.len()]),
             vectors: best.remove(&*f.symbol),
@@ -193,10 +214,13 @@ pub async fn status(db: &Database, lengths: &[Millis], now: Time) -> Result<Mark
             symbol: f.symbol.to_string(),
         })
         .collect();
-    let gaps = holes(db).await?.into_iter().filter(|h| h.state == "pending").collect();
+    let gaps: Vec<Hole> = holes(db).await?.into_iter().filter(|h| h.state == "pending").collect();
+    let feed = feed(db).await?;
     Ok(MarketStatus {
         now,
-        feed: feed(db).await?,
+        node_runs: None,
+        partial_data: feed.is_away() || !gaps.is_empty(),
+        feed,
         slices: slices(db, &labels).await?,
         labels,
         symbols,

@@ -1,6 +1,7 @@
 //! A session as rows: what is read before a change, and the statements that a change is made of.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use rust_decimal::Decimal;
 use watchbell_core::{Expect, Statement, Time, Value, values};
@@ -51,6 +52,10 @@ pub(crate) enum SessionError {
     Overflow(#[from] Overflow),
     #[error("session {session} has a trade that cannot be done: {why}")]
     Refused { session: i64, why: String },
+    #[error(
+        "{table} holds an amount of {key} of session {session} that is none: {why}; correct it there"
+    )]
+    Damaged { session: i64, table: &'static str, key: String, why: Overflow },
 }
 
 impl SessionError {
@@ -59,6 +64,14 @@ impl SessionError {
         match e {
             MoveError::Overflow(e) => Self::Overflow(e),
             other => Self::Refused { session, why: other.to_string() },
+        }
+    }
+
+    /// An amount that was read from that row.
+    fn stored_in(self, session: i64, table: &'static str, key: impl fmt::Display) -> Self {
+        match self {
+            Self::Overflow(why) => Self::Damaged { session, table, key: key.to_string(), why },
+            other => other,
         }
     }
 }
@@ -223,45 +236,53 @@ pub(crate) async fn history(
         .query(
             "select ts, from_asset, to_asset, from_units, to_units_received, executed_usdt,
                     fee_asset, fee_units, fee_usdt, slippage_usdt, ref_usdt_target, available_usdt,
-                    src_symbol, src_trade_id, src_side, notes
+                    src_symbol, src_trade_id, src_side, notes, move_id
              from cin_aux.rt_move where session_id = $1 order by move_id",
             values![session],
         )
         .await?;
     let mut orders = Vec::with_capacity(rows.len());
     for row in &rows {
-        let fee = match row.opt_text(6)? {
-            None => None,
-            Some(asset) => Some(Fee {
-                asset: asset.to_owned(),
-                units: opt_amount(row, 7)?.unwrap_or_default(),
-                value: amount(row, 8)?,
-            }),
-        };
-        let origin = match (row.opt_text(12)?, row.opt_i64(13)?) {
-            (Some(symbol), Some(id)) => Origin::Trade {
-                symbol: symbol.to_owned(),
-                id,
-                buy: row.opt_text(14)? == Some("BUY"),
-            },
-            _ => Origin::Planned,
-        };
-        orders.push(Order {
-            at: row.time(0)?,
-            from: row.text(1)?.to_owned(),
-            to: row.text(2)?.to_owned(),
-            from_units: amount(row, 3)?,
-            to_units: amount(row, 4)?,
-            executed: amount(row, 5)?,
-            fee,
-            slippage: amount(row, 9)?,
-            target: opt_amount(row, 10)?,
-            available: opt_amount(row, 11)?,
-            origin,
-            notes: row.text(15)?.to_owned(),
-        });
+        let order = order(row);
+        let id = row.i64(16)?;
+        orders.push(
+            order
+                .map_err(|e| e.stored_in(session, "cin_aux.rt_move", format_args!("move {id}")))?,
+        );
     }
     Ok((book, orders))
+}
+
+/// A stored move as it was ordered.
+fn order(row: &Row) -> Result<Order, SessionError> {
+    let fee = match row.opt_text(6)? {
+        None => None,
+        Some(asset) => Some(Fee {
+            asset: asset.to_owned(),
+            units: opt_amount(row, 7)?.unwrap_or_default(),
+            value: amount(row, 8)?,
+        }),
+    };
+    let origin = match (row.opt_text(12)?, row.opt_i64(13)?) {
+        (Some(symbol), Some(id)) => {
+            Origin::Trade { symbol: symbol.to_owned(), id, buy: row.opt_text(14)? == Some("BUY") }
+        }
+        _ => Origin::Planned,
+    };
+    Ok(Order {
+        at: row.time(0)?,
+        from: row.text(1)?.to_owned(),
+        to: row.text(2)?.to_owned(),
+        from_units: amount(row, 3)?,
+        to_units: amount(row, 4)?,
+        executed: amount(row, 5)?,
+        fee,
+        slippage: amount(row, 9)?,
+        target: opt_amount(row, 10)?,
+        available: opt_amount(row, 11)?,
+        origin,
+        notes: row.text(15)?.to_owned(),
+    })
 }
 
 /// The balances of a session, by asset.
@@ -277,17 +298,22 @@ pub(crate) async fn balances(
             values![session],
         )
         .await?;
-    let mut all = BTreeMap::new();
-    for row in &rows {
-        let balance = Balance {
+    let read = |row: &Row| {
+        Ok(Balance {
             opening_principal: amount(row, 1)?,
             opening_profit: amount(row, 2)?,
             opening_units: amount(row, 3)?,
             principal: amount(row, 4)?,
             profit: amount(row, 5)?,
             units: amount(row, 6)?,
-        };
-        all.insert(row.text(0)?.to_owned(), balance);
+        })
+    };
+    let mut all = BTreeMap::new();
+    for row in &rows {
+        let asset = row.text(0)?;
+        let balance = read(row)
+            .map_err(|e: SessionError| e.stored_in(session, "cin_aux.rt_balance", asset))?;
+        all.insert(asset.to_owned(), balance);
     }
     Ok(all)
 }
@@ -303,17 +329,23 @@ async fn stored_lots(
          from cin_aux.rt_lot where session_id = $1 and {which} order by lot_id"
     );
     let rows = db.query(sql, values![session]).await?;
-    let mut all = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let lot = Lot {
-            id: row.i64(1)?,
+    let read = |row: &Row, id| {
+        Ok(Lot {
+            id,
             at: row.time(2)?,
             origin: row.opt_i64(3)?,
             units: amount(row, 4)?,
             cost: amount(row, 5)?,
             units_free: amount(row, 6)?,
             cost_free: amount(row, 7)?,
-        };
+        })
+    };
+    let mut all = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let id = row.i64(1)?;
+        let lot = read(row, id).map_err(|e: SessionError| {
+            e.stored_in(session, "cin_aux.rt_lot", format_args!("lot {id}"))
+        })?;
         all.push((row.text(0)?.to_owned(), lot));
     }
     Ok(all)

@@ -19,6 +19,7 @@ impl From<SessionError> for ReadError {
             SessionError::Overflow(e) => Self::Amount(e),
             // Reading does no moves.
             SessionError::Refused { why, .. } => Self::Row(why),
+            damaged @ SessionError::Damaged { .. } => Self::Row(damaged.to_string()),
         }
     }
 }

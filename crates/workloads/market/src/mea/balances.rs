@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
-use watchbell_core::{Fault, Time, values};
+use watchbell_core::{Fault, Time, chain, values};
 use watchbell_db::{Database, Row};
 
 use crate::cin::{SessionError, units_at};
@@ -68,7 +68,17 @@ pub(super) async fn at(
 ) -> Result<(Balances, Vec<Balances>), Fault> {
     let mut sessions = Vec::new();
     for session in stored::sessions_at(db, Some(label), end).await? {
-        let held = units_at(db, session.id, end).await.map_err(unreadable)?;
+        let held = match units_at(db, session.id, end).await {
+            Ok(held) => held,
+            Err(SessionError::Database(e)) => return Err(e.into()),
+            // The first one is what the window is of; what another lacks is its own loss.
+            Err(e) if sessions.is_empty() => return Err(Fault::permanent(e)),
+            Err(e) => {
+                let (session, why) = (session.id, chain(&e));
+                tracing::warn!(session, %why, "no allocation is suggested to a session");
+                continue;
+            }
+        };
         let units = |coin: &Arc<str>| {
             // A decimal has the shortest text of its number, and so the nearest double.
             held.get(&**coin).and_then(|units| units.to_string().parse().ok()).unwrap_or(0.0)
@@ -119,12 +129,4 @@ fn amount(row: &Row, index: usize, what: &'static str, asset: &Arc<str>) -> Resu
         let (asset, text) = (Arc::clone(asset), text.to_owned());
         Fault::permanent(NotAnAmount { what, asset, text, table: "market.wallet_balances" })
     })
-}
-
-/// A session that cannot be read may be readable later; one that cannot be reckoned never is.
-fn unreadable(e: SessionError) -> Fault {
-    match e {
-        SessionError::Database(e) => e.into(),
-        other => Fault::permanent(other),
-    }
 }

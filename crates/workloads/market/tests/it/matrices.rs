@@ -327,6 +327,13 @@ async fn a_new_series_begins_with_the_first_window_that_it_can_follow() {
         let asked = w.first_window(series, NOW - HOUR * 5).await;
         assert_eq!(asked, Some(NOW - HOUR * 5));
     }
+    // Where the one that it follows has begun, even with windows that were given up, it begins there:
+    // both wait for each other.
+    let begun = "insert into ops.windows (series, start_at, version, end_at, state)
+        values ('mea-1h', $1, 1, $2, 'abandoned')";
+    w.apply(begun, values![NOW - HOUR * 4, NOW - HOUR * 3]).await;
+    assert_eq!(w.first_window("mood-1h", Time::EPOCH).await, Some(NOW - HOUR * 4));
+    assert_eq!(w.first_window("mea-1h", Time::EPOCH).await, Some(NOW - HOUR * 2));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! backlog is worked off nor what happened since changes them.
 
 use serde_json::json;
-use watchbell_core::{Millis, Time, Value};
+use watchbell_core::{Millis, Time, Value, values};
 use watchbell_market::account::import_csv;
 use watchbell_market::cin::{CIN_DESK, CIN_IMPORT_MOVES, SESSION_MOVE, SESSION_OPEN};
 use watchbell_market::{Config, mea};
@@ -163,5 +163,19 @@ async fn each_session_is_suggested_what_its_own_balances_come_to() {
             panic!("ann's and bob's: {own:?}")
         };
         assert!(*ann > 0.0 && (bob / ann - 2.5).abs() < 1e-12, "{ann} {bob}");
+
+        // What cannot be read of one session is no loss of the others.
+        let broken = "update cin_aux.rt_balance set units = 'many' where session_id = 2";
+        w.apply(broken, vec![]).await;
+        w.version("mea-1h", hour(1), 1).await.unwrap();
+        let told = "select count(*) from cin_aux.mea_result where session_id = $1 and ts_ms = $2";
+        for (session, rows) in [(1_i64, 4), (2, 0)] {
+            let row = w.db.query_one(told, values![session, hour(0)]).await.unwrap();
+            assert_eq!(row.i64(0).unwrap(), rows, "session {session}");
+        }
+        let own = "update cin_aux.rt_balance set units = 'many' where session_id = 4";
+        w.apply(own, vec![]).await;
+        let fault = w.version("mea-1h", hour(1), 2).await.unwrap_err();
+        assert!(fault.to_string().contains("`many`"), "dan's was opened last: {fault}");
     }
 }

@@ -9,14 +9,24 @@ use serde_json::Value;
 use watchbell_clock::Stopwatch;
 use watchbell_core::{Millis, Time};
 
-use crate::harness::Home;
+use crate::harness::{CONFIG, Home, server};
 
 const MINUTE: Millis = Millis::from_mins(1);
 
+/// Every window, a series at a time: one list has at most ten thousand.
+fn every_window(home: &Home) -> Vec<Value> {
+    let status = home.run(["status", "--json"]).ok().json();
+    let series = status["series"].as_object().expect("series by name");
+    let of = |name: &String| {
+        let list = ["window", "list", "--series", name, "--limit", "10000", "--json"];
+        home.run(list).ok().json().as_array().expect("a list").clone()
+    };
+    series.keys().flat_map(of).collect()
+}
+
 /// Results of complete windows that come from candles, and of those that follow from them.
 fn hashes(home: &Home) -> BTreeMap<String, String> {
-    let windows = home.run(["window", "list", "--limit", "10000", "--json"]).ok().json();
-    let windows = windows.as_array().expect("a list");
+    let windows = every_window(home);
     let text = |of: &Value| of.as_str().unwrap_or_default().to_owned();
     let label = |w: &Value| text(&w["series"]).rsplit('-').next().unwrap_or_default().to_owned();
     // Points depend on the instants of the polls; candles are the venue's, and the same for all. What
@@ -240,12 +250,15 @@ fn recorded_klines_are_complete_but_where_the_recording_has_a_hole() {
     assert_eq!(abandoned, want, "what follows a window is given up with it");
 }
 
+/// The recordings, where a checkout lies beside them.
+fn recordings() -> Option<&'static str> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/klines");
+    std::path::Path::new(folder).is_dir().then_some(folder)
+}
+
 #[test]
 fn the_recorded_market_data_is_complete_where_it_is_at_hand() {
-    let recorded = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/klines");
-    if !std::path::Path::new(recorded).is_dir() {
-        return; // only a checkout beside the recordings has them
-    }
+    let Some(recorded) = recordings() else { return };
     let home = Home::new();
     home.run(["demo", "--once", "--no-http", "--days", "10", "--klines", recorded]).ok();
     let status = home.run(["status", "--json"]).ok().json();
@@ -256,4 +269,38 @@ fn the_recorded_market_data_is_complete_where_it_is_at_hand() {
         assert!(counts["complete"].as_i64().unwrap() >= least, "{series}: {counts}");
         assert_eq!(counts.get("abandoned").unwrap_or(&Value::from(0)), 0, "{series}: {counts}");
     }
+}
+
+/// All minutes that are recorded, more than ninety days of them: twice from scratch, and once more on
+/// the other engine. `cargo test -p watchbell --test it -- --ignored recorded_day`
+#[test]
+#[ignore = "takes minutes"]
+fn every_recorded_day_gives_the_same_hashes_twice_and_on_both_engines() {
+    let Some(recorded) = recordings() else { return };
+    let mut homes = vec![Home::configured("{}\n"), Home::configured("{}\n")];
+    homes.extend(server().map(|server| {
+        let url = server.url(&server.create_database());
+        Home::configured(&format!("store: {{ url: \"{url}\" }}\n"))
+    }));
+    let mut first: Option<BTreeMap<String, String>> = None;
+    for home in &homes {
+        let replay = [CONFIG, "demo", "--once", "--no-http", "--klines", recorded];
+        home.run(replay).ok();
+        let status = home.run(["status", "--json"]).ok().json();
+        for (series, summary) in status["series"].as_object().expect("series") {
+            for state in ["failed", "abandoned", "running", "ready"] {
+                let count = summary["counts"].get(state).and_then(Value::as_i64).unwrap_or(0);
+                assert_eq!(count, 0, "{series}: {count} {state}");
+            }
+        }
+        let complete = status["series"]["window-sampler-30m"]["counts"]["complete"].as_i64();
+        assert!(complete >= Some(90 * 48), "only {complete:?} half hours");
+        let hashes = hashes(home);
+        match &first {
+            None => first = Some(hashes),
+            Some(first) => assert!(*first == hashes, "the hashes differ"),
+        }
+    }
+    let first = first.expect("at least one replay");
+    assert!(first.len() > 90 * (48 + 24 + 8) * 3, "only {} windows", first.len());
 }

@@ -391,37 +391,48 @@ impl Supervisor {
     fn log_end(&mut self, i: usize, ran: &Ran) {
         let slot = &mut self.slots[i];
         let name = &slot.unit.def.name;
-        let (kind, id, elapsed_ms) = (ran.cause.kind(), ran.cycle.0, ran.latency.0);
+        let (id, elapsed_ms, outcome) = (ran.cycle.0, ran.latency.0, ran.outcome);
         let why = ran.error.as_deref().unwrap_or("no reason given");
-        match ran.outcome {
+        // A window is told with its start, in the line and beside it.
+        let (mut kind, mut window, mut job) = (ran.cause.kind().to_owned(), None, None);
+        match &ran.cause {
+            Cause::Window { start, .. } => {
+                window = Some(tracing::field::display(*start));
+                kind = format!("{kind} {start}");
+            }
+            Cause::Job { id } => job = Some(*id),
+            _ => {}
+        }
+        match outcome {
             Outcome::Succeeded => {
                 let failed = std::mem::take(&mut slot.failures);
                 if failed > 1 {
                     tracing::info!(
-                        worker.name = %name, cycle.id = id,
+                        worker.name = %name, cycle.id = id, window, job, %outcome,
                         "{name} {kind} succeeded again after {failed} failures"
                     );
                 }
                 tracing::debug!(
-                    worker.name = %name, cycle.id = id, elapsed_ms,
+                    worker.name = %name, cycle.id = id, window, job, %outcome, elapsed_ms,
                     "{name} {kind} finished in {}", ran.latency
                 );
             }
             Outcome::Snoozed | Outcome::Cancelled => tracing::debug!(
-                worker.name = %name, cycle.id = id, "{name} {kind} {}: {why}", ran.outcome
+                worker.name = %name, cycle.id = id, window, job, %outcome,
+                "{name} {kind} {outcome}: {why}"
             ),
-            outcome => {
+            _ => {
                 slot.failures = slot.failures.saturating_add(1);
                 let n = slot.failures;
                 if n.is_power_of_two() {
                     tracing::warn!(
-                        worker.name = %name, cycle.id = id, elapsed_ms,
+                        worker.name = %name, cycle.id = id, window, job, %outcome, elapsed_ms,
                         "{name} {kind} {outcome}{}: {why}",
                         if n > 1 { format!(" ({n} in a row)") } else { String::new() }
                     );
                 } else {
                     tracing::debug!(
-                        worker.name = %name, cycle.id = id, elapsed_ms,
+                        worker.name = %name, cycle.id = id, window, job, %outcome, elapsed_ms,
                         "{name} {kind} {outcome} ({n} in a row): {why}"
                     );
                 }

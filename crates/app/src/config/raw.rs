@@ -373,6 +373,9 @@ pub(crate) struct RawMarketRetention {
     /// What the runs of the ledger and of the account's feed did.
     #[schemars(extend("x-minimum" = "1h"))]
     pub(crate) account_log: Keep,
+    /// The account's balances as the venue gave them, but the newest.
+    #[schemars(extend("x-minimum" = "1h"))]
+    pub(crate) balances: Keep,
 }
 
 impl Default for RawMarketRetention {
@@ -387,6 +390,7 @@ impl Default for RawMarketRetention {
             stream_events: days(90),
             sync_log: days(7),
             account_log: days(30),
+            balances: days(90),
         }
     }
 }

@@ -581,6 +581,7 @@ impl Resolver<'_, '_> {
             stream_events: raw.stream_events.0,
             sync_log: raw.sync_log.0,
             account_log: raw.account_log.0,
+            balances: raw.balances.0,
         }
     }
 

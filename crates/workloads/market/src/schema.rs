@@ -25,5 +25,6 @@ pub const LINE: Line = Line {
         Migration { number: 9, name: "rowids", sql: include_str!("migrations/0009_rowids.sql") },
         Migration { number: 10, name: "ingest", sql: include_str!("migrations/0010_ingest.sql") },
         Migration { number: 11, name: "account", sql: include_str!("migrations/0011_account.sql") },
+        Migration { number: 12, name: "views", sql: include_str!("migrations/0012_views.sql") },
     ],
 };

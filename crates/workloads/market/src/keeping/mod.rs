@@ -57,6 +57,8 @@ pub struct Retention {
     pub sync_log: Option<Millis>,
     /// What the runs of the ledger and of the account's feed did, but the newest of each owner (30 days).
     pub account_log: Option<Millis>,
+    /// The account's balances as the venue gave them, but the newest (90 days).
+    pub balances: Option<Millis>,
 }
 
 impl Default for Retention {
@@ -71,6 +73,7 @@ impl Default for Retention {
             stream_events: days(90),
             sync_log: days(7),
             account_log: days(30),
+            balances: days(90),
         }
     }
 }
@@ -87,13 +90,14 @@ enum What {
     StreamEvents,
     SyncLog,
     AccountLog,
+    Balances,
 }
 
 /// One symbol of a kind, or all of a kind that has no symbols: values of [`What::key`].
 type Key = Vec<Value>;
 
 impl What {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Points,
         Self::Cycles,
         Self::Trades,
@@ -102,6 +106,7 @@ impl What {
         Self::StreamEvents,
         Self::SyncLog,
         Self::AccountLog,
+        Self::Balances,
     ];
 
     const fn age(self, keep: &Retention) -> Option<Millis> {
@@ -114,6 +119,7 @@ impl What {
             Self::StreamEvents => keep.stream_events,
             Self::SyncLog => keep.sync_log,
             Self::AccountLog => keep.account_log,
+            Self::Balances => keep.balances,
         }
     }
 
@@ -129,6 +135,7 @@ impl What {
             Self::StreamEvents => ("str_aux.stream_events", "ts", &["session_id", "symbol"]),
             Self::SyncLog => ("ops.market_sync_log", "ts", &[]),
             Self::AccountLog => ("audit.user_cycle_log", "ts", &["owner_user_id"]),
+            Self::Balances => ("ingest.account_balance_raw", "ts", &["account_scope"]),
         }
     }
 
@@ -159,13 +166,14 @@ impl What {
             Self::StreamEvents => Some("select session_id, symbol from str_aux.stream_state"),
             Self::SyncLog => None,
             Self::AccountLog => Some("select distinct owner_user_id from audit.user_cycle_log"),
+            Self::Balances => Some("select distinct account_scope from ingest.account_balance_raw"),
         }
     }
 
     /// Whether the newest row of a key stays, however old: it is what was last seen, or what the next
     /// one is numbered by.
     const fn spares_newest(self) -> bool {
-        matches!(self, Self::Tickers | Self::Books | Self::AccountLog)
+        matches!(self, Self::Tickers | Self::Books | Self::AccountLog | Self::Balances)
     }
 
     /// What removes everything of `key` up to `last`, and says that it is gone.

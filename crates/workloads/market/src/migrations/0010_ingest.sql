@@ -34,30 +34,3 @@ create view str_aux.sampling_specs as
      from (select window_label, duration_ms from settings.v_windows where is_window = 1
            order by duration_ms) w) as windows
   from settings.params where id = 1;
-
--- The coins that symbols of the market are made of.
-create view market.assets as
-  select a.asset_code, a.asset_code as name, 8 as precision_dp
-  from (select base_asset as asset_code from market.symbols
-        union select quote_asset from market.symbols) a;
-
--- The universe beside what the market says of each symbol.
-create view market.v_symbols_universe as
-  select u.symbol, u.enabled, u.sort_order, u.base_asset, u.quote_asset, m.status, m.price_tick,
-    m.qty_step, m.min_notional, l.status as venue_status, l.is_spot
-  from settings.coin_universe u
-  left join market.symbols m on m.symbol = u.symbol
-  left join ingest.listings l on l.symbol = u.symbol;
-
--- What the account holds, free and locked together, and what that is worth. For people: sums are doubles,
--- the amounts themselves are in the table. An asset without a ticker against USDT has no price.
-create view market.v_wallet as
-  select w.asset, w.units, w.price_usdt, w.units * w.price_usdt as value_usdt, w.free_amt,
-    w.locked_amt, w.ts, {utc:w.ts} as ts_utc
-  from (
-    select b.asset, cast(b.free_amt as {f64}) + cast(b.locked_amt as {f64}) as units,
-      case when b.asset in ('USDT', 'USDC', 'FDUSD', 'BUSD', 'TUSD', 'DAI') then 1.0
-           else t.price end as price_usdt, b.free_amt, b.locked_amt, b.ts
-    from market.wallet_balances_latest b
-    left join market.ticker_latest t on t.symbol = b.asset || 'USDT'
-  ) w;

@@ -214,6 +214,10 @@ async fn the_newest_ticker_and_book_of_a_symbol_stay() {
                values ($1, $2, $3, $4, $5, $6)";
             w.apply(sql, row).await;
         }
+        for at in [NOW, NOW + MINUTE] {
+            let sql = "insert into ingest.account_balance_raw values ('me', $1, '[]')";
+            w.apply(sql, values![at]).await;
+        }
         let newest = w.rows("select * from market.ticker_latest order by symbol").await;
         w.sync().await.unwrap();
         assert!(w.count("select count(*) from ops.market_sync_log").await > 0);
@@ -229,6 +233,8 @@ async fn the_newest_ticker_and_book_of_a_symbol_stay() {
         self::removed(&w).await;
         let log = w.rows("select cycle_seq from audit.user_cycle_log").await;
         assert_eq!(log, [values![2]], "the next one is the third");
+        w.pass(DAY * 68);
+        assert_eq!(self::removed(&w).await["removed"], json!({ "balances": 1 }));
         assert_eq!(w.rows("select * from market.ticker_latest order by symbol").await, newest);
     }
 }
@@ -271,6 +277,7 @@ async fn what_is_kept_for_ever_is() {
         stream_events: None,
         sync_log: None,
         account_log: None,
+        balances: None,
     };
     let w = World::on(Engine::Sqlite, &Config { retention, ..config() }, HOUR, "").await;
     points(&w, "BTCUSDT", NOW - DAY * 900, NOW - DAY * 900 + MINUTE).await;

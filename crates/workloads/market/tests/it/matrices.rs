@@ -218,7 +218,7 @@ async fn a_window_that_was_given_up_gives_up_its_matrices_and_cycle() {
         let fault = w.version(series, start, 1).await.unwrap_err();
         assert_eq!(fault.kind(), "permanent");
         let text = fault.to_string();
-        let says = format!("INPUT_ABANDONED: {input} gave up its window of {start}");
+        let says = format!("INPUT_ABANDONED: {input} {start} was given up");
         assert!(text.starts_with(&says), "{text}");
     }
 }

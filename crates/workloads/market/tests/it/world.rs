@@ -524,8 +524,14 @@ impl World {
     pub(crate) async fn forget_windows(&self) {
         let mut forget = Vec::new();
         for table in ["windows", "window_stats", "window_vectors"] {
-            for trigger in ["update", "delete"] {
-                forget.push(format!("drop trigger if exists str_aux.{table}_no_{trigger}"));
+            match self.db.engine() {
+                Engine::Sqlite => forget.extend(
+                    ["update", "delete"]
+                        .map(|verb| format!("drop trigger if exists str_aux.{table}_no_{verb}")),
+                ),
+                Engine::Postgres => {
+                    forget.push(format!("drop trigger if exists {table}_stay on str_aux.{table}"))
+                }
             }
             forget.push(format!("delete from str_aux.{table}"));
         }

@@ -530,7 +530,7 @@ impl World {
                         .map(|verb| format!("drop trigger if exists str_aux.{table}_no_{verb}")),
                 ),
                 Engine::Postgres => {
-                    forget.push(format!("drop trigger if exists {table}_stay on str_aux.{table}"))
+                    forget.push(format!("drop trigger if exists {table}_stay on str_aux.{table}"));
                 }
             }
             forget.push(format!("delete from str_aux.{table}"));

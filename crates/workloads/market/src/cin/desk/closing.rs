@@ -71,8 +71,7 @@ async fn closing(
             after: WAIT,
             why: format!(
                 "session {id} has more trades to book than one run takes: run \
-                 {} until it says that nothing is left",
-                CIN_IMPORT_MOVES
+                 {CIN_IMPORT_MOVES} until it says that nothing is left"
             ),
         });
     }

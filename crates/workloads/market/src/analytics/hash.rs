@@ -48,10 +48,10 @@ impl InputsHasher {
     }
     /// One point: a mid price with bid and ask volume, or a candle's close with its volume.
     pub fn point(&mut self, at: Time, price: f64, volumes: &[f64]) {
-        self.0.push(Number::integer(at.0).as_bytes());
+        Number::integer(at.0).push_to(&mut self.0.pending);
         for &number in std::iter::once(&price).chain(volumes) {
-            self.0.push(b",");
-            self.0.push(Number::exact(number).as_bytes());
+            self.0.pending.push(b',');
+            Number::exact(number).push_to(&mut self.0.pending);
         }
         self.0.end_line();
     }
@@ -107,7 +107,7 @@ impl Text {
         for piece in [kind, " ", label, " "] {
             text.push(piece.as_bytes());
         }
-        text.push(Number::integer(start.0).as_bytes());
+        Number::integer(start.0).push_to(&mut text.pending);
         text.end_line();
         text
     }
@@ -134,7 +134,8 @@ struct Canonical;
 
 impl serde_json::ser::Formatter for Canonical {
     fn write_f64<W: ?Sized + Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
-        writer.write_all(Number::rounded(value).as_bytes())
+        let number = Number::rounded(value);
+        writer.write_all(&number.text[..number.len])
     }
 }
 
@@ -144,54 +145,58 @@ fn write_canonical<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) {
         .expect("plain data serialises into memory");
 }
 
-/// The text of one number. A window has a hundred thousand of them, so none goes to the heap.
+/// The text of one number. A window has a hundred thousand of them, so none goes to the heap, and all
+/// copies are of one size: a processor makes those without a call.
 struct Number {
-    text: [u8; 32],
+    text: [u8; ROOM],
     len: usize,
 }
 
-impl Number {
-    const fn new() -> Self {
-        Self { text: [0; 32], len: 0 }
-    }
+/// A sign, seventeen digits, a point, and an exponent fit; so does a whole integer.
+const ROOM: usize = 32;
+/// Significant digits with room for any double's.
+type Digits = [u8; 24];
 
+impl Number {
     fn of(text: &[u8]) -> Self {
-        let mut number = Self::new();
-        number.push(text);
+        let mut number = Self { text: [0; ROOM], len: text.len() };
+        number.text[..text.len()].copy_from_slice(text);
         number
     }
 
+    #[cfg(test)]
     fn as_bytes(&self) -> &[u8] {
         &self.text[..self.len]
     }
 
-    fn push(&mut self, text: &[u8]) {
-        self.text[self.len..self.len + text.len()].copy_from_slice(text);
-        self.len += text.len();
+    fn push_to(&self, into: &mut Vec<u8>) {
+        let end = into.len() + self.len;
+        into.extend_from_slice(&self.text);
+        into.truncate(end);
+    }
+
+    fn push(&mut self, byte: u8) {
+        self.text[self.len] = byte;
+        self.len += 1;
     }
 
     fn integer(n: i64) -> Self {
-        let mut number = Self::new();
+        let mut number = Self { text: [0; ROOM], len: 0 };
         number.push_integer(n);
         number
     }
 
     fn push_integer(&mut self, n: i64) {
-        let mut text = [0_u8; 20];
-        let mut at = text.len();
-        let mut rest = n.unsigned_abs();
-        loop {
-            at -= 1;
-            text[at] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
-        }
         if n < 0 {
-            self.push(b"-");
+            self.push(b'-');
         }
-        self.push(&text[at..]);
+        let mut rest = n.unsigned_abs();
+        let digits = rest.checked_ilog10().unwrap_or(0) as usize + 1;
+        for slot in self.text[self.len..self.len + digits].iter_mut().rev() {
+            *slot = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        self.len += digits;
     }
 
     /// The shortest text that reads back to the same bits.
@@ -208,10 +213,10 @@ impl Number {
     /// The shortest digits as serde_json finds them, several times faster than the formatter of the
     /// standard library, and brought into our form. Any two ways to find them give the same.
     fn shortest(x: f64) -> Self {
-        let mut text = [0_u8; 32];
+        let mut text = [0_u8; 64];
         let mut rest = &mut text[..];
         serde_json::to_writer(&mut rest, &x.abs()).expect("a double has fewer than 32 characters");
-        let used = 32 - rest.len();
+        let used = 64 - rest.len();
         // It stands as `123.45`, `0.0123` or `1.23e-7`; the digits are those around the point. An
         // exponent has four characters at most.
         let tail = used.saturating_sub(5);
@@ -233,10 +238,11 @@ impl Number {
                 end - 1
             }
         };
-        let digits = &text[..count];
-        let first = digits.iter().position(|d| *d != b'0').unwrap_or(0);
-        let last = digits.iter().rposition(|d| *d != b'0').unwrap_or(0);
-        Self::scientific(x < 0.0, &digits[first..=last], exponent - first as i64 - 1)
+        let found = &text[..count];
+        let first = found.iter().position(|d| *d != b'0').unwrap_or(0);
+        let last = found.iter().rposition(|d| *d != b'0').unwrap_or(0);
+        let digits = text[first..].first_chunk().expect("the text has twice the room it needs");
+        Self::scientific(x < 0.0, digits, last - first + 1, exponent - first as i64 - 1)
     }
 
     /// Twelve significant digits, without trailing zeros.
@@ -252,36 +258,37 @@ impl Number {
             let (mantissa, exponent) =
                 text.split_once('e').expect("exponential form has an exponent");
             let mantissa = mantissa.trim_end_matches('0').trim_end_matches('.');
-            let mut number = Self::of(mantissa.as_bytes());
-            number.push(b"e");
-            number.push(exponent.as_bytes());
-            number
+            Self::of(format!("{mantissa}e{exponent}").as_bytes())
         }
     }
 
     /// Of twelve digits.
     fn from_digits(negative: bool, digits: u64, exponent: i32) -> Self {
         const PAIRS: [[u8; 2]; 100] = pairs();
-        let mut text = [b'0'; DIGITS];
+        let mut text = Digits::default();
         let halves = [(digits / 1_000_000) as usize, (digits % 1_000_000) as usize];
         for (half, text) in halves.into_iter().zip(text.chunks_exact_mut(6)) {
             text[..2].copy_from_slice(&PAIRS[half / 10_000]);
             text[2..4].copy_from_slice(&PAIRS[half / 100 % 100]);
             text[4..].copy_from_slice(&PAIRS[half % 100]);
         }
-        let last = text.iter().rposition(|d| *d != b'0').unwrap_or(0);
-        Self::scientific(negative, &text[..=last], i64::from(exponent))
+        let last = text[..DIGITS].iter().rposition(|d| *d != b'0').unwrap_or(0);
+        Self::scientific(negative, &text, last + 1, i64::from(exponent))
     }
 
-    /// `D.DDDeX`
-    fn scientific(negative: bool, digits: &[u8], exponent: i64) -> Self {
-        let mut number = Self::of(if negative { b"-" } else { b"" });
-        number.push(&digits[..1]);
-        if digits.len() > 1 {
-            number.push(b".");
-            number.push(&digits[1..]);
+    /// The first `count` digits as `D.DDDeX`.
+    fn scientific(negative: bool, digits: &Digits, count: usize, exponent: i64) -> Self {
+        let mut number = Self { text: [0; ROOM], len: 0 };
+        if negative {
+            number.push(b'-');
         }
-        number.push(b"e");
+        number.push(digits[0]);
+        if count > 1 {
+            number.push(b'.');
+            number.text[number.len..][..digits.len() - 1].copy_from_slice(&digits[1..]);
+            number.len += count - 1;
+        }
+        number.push(b'e');
         number.push_integer(exponent);
         number
     }

@@ -96,6 +96,24 @@ enum What {
 /// One symbol of a kind, or all of a kind that has no symbols: values of [`What::key`].
 type Key = Vec<Value>;
 
+/// The symbols that a table has rows of, found from one to the next in the order of its key.
+macro_rules! symbols_of {
+    ($table:literal) => {
+        concat!(
+            "with recursive s (symbol) as (
+               select min(symbol) from ",
+            $table,
+            " union all
+               select (select min(n.symbol) from ",
+            $table,
+            " n where n.symbol > s.symbol)
+               from s where s.symbol is not null
+             )
+             select symbol from s where symbol is not null"
+        )
+    };
+}
+
 impl What {
     const ALL: [Self; 9] = [
         Self::Points,
@@ -140,29 +158,13 @@ impl What {
     }
 
     /// The query for its keys. Jobs may ask for tickers and books of symbols that are not in the
-    /// universe: those are found from one to the next in the order of the key.
+    /// universe.
     const fn keys(self) -> Option<&'static str> {
         match self {
             Self::Points | Self::Cycles => Some("select symbol from settings.coin_universe"),
             Self::Trades => Some("select symbol from ingest.trades_cursor"),
-            Self::Tickers => Some(
-                "with recursive s (symbol) as (
-                   select min(symbol) from ingest.ticker_raw
-                   union all
-                   select (select min(n.symbol) from ingest.ticker_raw n where n.symbol > s.symbol)
-                   from s where s.symbol is not null
-                 )
-                 select symbol from s where symbol is not null",
-            ),
-            Self::Books => Some(
-                "with recursive s (symbol) as (
-                   select min(symbol) from ingest.orderbook_raw
-                   union all
-                   select (select min(n.symbol) from ingest.orderbook_raw n where n.symbol > s.symbol)
-                   from s where s.symbol is not null
-                 )
-                 select symbol from s where symbol is not null",
-            ),
+            Self::Tickers => Some(symbols_of!("ingest.ticker_raw")),
+            Self::Books => Some(symbols_of!("ingest.orderbook_raw")),
             Self::StreamEvents => Some("select session_id, symbol from str_aux.stream_state"),
             Self::SyncLog => None,
             Self::AccountLog => Some("select distinct owner_user_id from audit.user_cycle_log"),

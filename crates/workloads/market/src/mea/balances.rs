@@ -81,7 +81,9 @@ pub(super) async fn at(
         };
         let units = |coin: &Arc<str>| {
             // A decimal has the shortest text of its number, and so the nearest double.
-            held.get(&**coin).and_then(|units| units.to_string().parse().ok()).unwrap_or(0.0)
+            held.get(&**coin).map_or(0.0, |units| {
+                units.to_string().parse().expect("a decimal's text is a number")
+            })
         };
         sessions.push(Balances {
             origin: Origin::Session,

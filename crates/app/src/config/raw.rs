@@ -380,17 +380,17 @@ pub(crate) struct RawMarketRetention {
 
 impl Default for RawMarketRetention {
     fn default() -> Self {
-        let days = |n| Keep(Some(Millis::from_days(n)));
+        let usual = watchbell_market::Retention::default();
         Self {
-            points: days(14),
-            cycles: days(30),
-            trades: days(3),
-            tickers: days(14),
-            books: days(14),
-            stream_events: days(90),
-            sync_log: days(7),
-            account_log: days(30),
-            balances: days(90),
+            points: Keep(usual.points),
+            cycles: Keep(usual.cycles),
+            trades: Keep(usual.trades),
+            tickers: Keep(usual.tickers),
+            books: Keep(usual.books),
+            stream_events: Keep(usual.stream_events),
+            sync_log: Keep(usual.sync_log),
+            account_log: Keep(usual.account_log),
+            balances: Keep(usual.balances),
         }
     }
 }

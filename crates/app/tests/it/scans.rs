@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -116,8 +117,15 @@ fn published(signals: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// What is wrong with a directory that a reader has found; one that is gone by now is none.
+/// What is wrong with a directory that a reader has found. One that went away while it was looked at
+/// is none: its place tells.
 fn partial(dir: &Path) -> Option<String> {
+    let place = || fs::metadata(dir).ok().map(|m| (m.ino(), m.ctime(), m.ctime_nsec()));
+    let before = place()?;
+    fault(dir).filter(|_| place() == Some(before))
+}
+
+fn fault(dir: &Path) -> Option<String> {
     let names: BTreeSet<String> = fs::read_dir(dir)
         .ok()?
         .filter_map(|e| Some(e.ok()?.file_name().to_str()?.to_owned()))

@@ -3,9 +3,10 @@
 //! A cycle writes into a staged directory on the artifact file system. Publishing syncs each file,
 //! writes a manifest with sizes and SHA-256, renames the directory into place and syncs its parent;
 //! only then does the commit record it. A reader that sees `NAME/ID` sees all of it, and
-//! `NAME/latest` is a link that is replaced by a rename. A crash between rename and commit leaves a
-//! directory that no row names: [`Artifacts::reconcile`] removes it at the next start, and reports
-//! rows whose directory is gone.
+//! `NAME/latest` is a link that is replaced by a rename. What goes away goes as it came: one rename
+//! takes it out of sight, and only then are its files deleted. A crash between rename and commit
+//! leaves a directory that no row names: [`Artifacts::reconcile`] removes it at the next start, and
+//! reports rows whose directory is gone.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -13,6 +14,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
 use watchbell_core::port::{ArtifactRecord, Grant};
 use watchbell_core::{Cause, CycleId, NewArtifact, Time};
 
@@ -67,9 +69,26 @@ impl Artifacts {
     /// # Errors
     /// When the file system refuses.
     pub fn stage(&self) -> io::Result<PathBuf> {
+        Ok(self.out_of_sight("cycle-")?.keep())
+    }
+
+    /// A fresh directory on the artifact file system that no reader looks into, and that the next
+    /// start clears away should this process end before it does.
+    fn out_of_sight(&self, prefix: &str) -> io::Result<TempDir> {
         let dir = self.root.join(STAGE);
         fs::create_dir_all(&dir)?;
-        Ok(tempfile::Builder::new().prefix("cycle-").tempdir_in(dir)?.keep())
+        tempfile::Builder::new().prefix(prefix).tempdir_in(dir)
+    }
+
+    /// Takes a published directory away, from a reader's view at once and as a whole. The rename is
+    /// synced before a file is deleted: no crash brings back a part of it.
+    fn discard(&self, dir: &Path) -> io::Result<()> {
+        let gone = self.out_of_sight("gone-")?;
+        fs::rename(dir, gone.path())?;
+        if let Some(home) = dir.parent() {
+            sync_dir(home)?;
+        }
+        gone.close()
     }
 
     /// Moves a staged directory into place.
@@ -147,7 +166,7 @@ impl Artifacts {
     /// # Errors
     /// When the directory cannot be removed.
     pub fn withdraw(&self, record: &ArtifactRecord) -> io::Result<()> {
-        fs::remove_dir_all(self.root.join(&record.path))
+        self.discard(&self.root.join(&record.path))
     }
 
     /// Removes the directories whose records were pruned. One that is not here is another node's.
@@ -156,9 +175,9 @@ impl Artifacts {
     /// When a directory cannot be removed; the next start tries again.
     pub fn remove(&self, paths: &[String]) -> io::Result<()> {
         for path in paths {
-            match fs::remove_dir_all(self.root.join(path)) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
+            let dir = self.root.join(path);
+            if dir.is_dir() {
+                self.discard(&dir)?;
             }
         }
         Ok(())
@@ -191,7 +210,12 @@ impl Artifacts {
                     && !path.is_symlink()
                     && (name == STAGE || !known.contains(format!("{name}/{id}").as_str()));
                 if orphan {
-                    fs::remove_dir_all(&path)?;
+                    // What was staged has no reader.
+                    if name == STAGE {
+                        fs::remove_dir_all(&path)?
+                    } else {
+                        self.discard(&path)?
+                    }
                     found.removed.push(path);
                 }
             }
@@ -315,6 +339,41 @@ mod tests {
         assert!(root.path().join(&kept.path).exists());
         let found = artifacts.reconcile(&[kept, lost.clone()]).unwrap();
         assert_eq!(found.missing, [lost.path]);
+    }
+
+    #[test]
+    fn a_reader_finds_all_of_an_artifact_or_none_while_it_goes_away() {
+        const FILES: usize = 200;
+        let root = tempfile::tempdir().unwrap();
+        let artifacts = Artifacts::new(root.path());
+        let publish = |cycle| {
+            let staged = artifacts.stage().unwrap();
+            for n in 0..FILES {
+                fs::write(staged.join(n.to_string()), "").unwrap();
+            }
+            let new = NewArtifact::new("model", staged);
+            artifacts.publish(&new, &grant(cycle, Cause::Manual), Time(cycle)).unwrap()
+        };
+        let records: Vec<ArtifactRecord> = (1..=9).map(publish).collect();
+        let dirs: Vec<PathBuf> = records.iter().map(|r| root.path().join(&r.path)).collect();
+        let count =
+            |dir: &Path| fs::read_dir(dir).map(|files| files.filter_map(Result::ok).count());
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                for dir in &dirs {
+                    // What was opened before it went may end early: a path that is still there may not.
+                    while let Ok(files) = count(dir) {
+                        assert!(files == FILES + 1 || !dir.exists(), "{files} files");
+                    }
+                }
+            });
+            let [one, two, rest @ ..] = &records[..] else { unreachable!("there are nine") };
+            artifacts.withdraw(one).unwrap();
+            artifacts.remove(std::slice::from_ref(&two.path)).unwrap();
+            assert_eq!(artifacts.reconcile(&[]).unwrap().removed.len(), rest.len());
+            reader.join().unwrap();
+        });
+        assert_eq!(count(&root.path().join(STAGE)).unwrap(), 0);
     }
 
     #[test]

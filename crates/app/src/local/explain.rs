@@ -1,27 +1,22 @@
 //! Why a thing does or does not run: facts from the store and the node, judged by `core`, and what
 //! stands behind the first gate, as far as it goes.
 
-use std::collections::BTreeMap;
-
 use watchbell_api::{ControlError, Result};
 use watchbell_core::gate::{
     Behind, Explanation, Gate, Verdict, WindowFacts, WorkerFacts, trigger_gates, worker_gates,
 };
-use watchbell_core::port::{CycleRecord, EventQuery, Outcome, WindowQuery, WindowRecord};
-use watchbell_core::window::{InputFacts, InputWindow, State};
+use watchbell_core::port::{CycleRecord, EventQuery, Outcome, WindowRecord};
+use watchbell_core::window::State;
 use watchbell_core::{
-    BoxFuture, Definition, SeriesName, Time, Trigger, WindowInput, WindowSpec, WorkerName, chain,
-    schedule,
+    BoxFuture, Definition, SeriesName, Time, Trigger, WindowSpec, WorkerName, chain, schedule,
 };
-use watchbell_engine::Unit;
+use watchbell_engine::{Unit, WindowInputs};
 
 use super::status::holds;
 use super::{LocalControl, Picture, not_found};
 
 /// How far a chain is followed.
 const DEPTH: usize = 6;
-/// Windows of an input series that one window may span.
-const INPUT_WINDOWS: u32 = 10_000;
 
 /// What an explanation is about.
 #[derive(Clone, PartialEq)]
@@ -332,7 +327,7 @@ impl LocalControl {
         let inputs = if over && !final_or_running {
             self.inputs(unit, spec, start, known.as_ref()).await?
         } else {
-            Inputs::default()
+            WindowInputs::default()
         };
         let (cycle, started) = known.as_ref().map_or((None, None), |w| (w.cycle, w.started_at));
         let facts = WindowFacts {
@@ -359,36 +354,12 @@ impl LocalControl {
         spec: &WindowSpec,
         start: Time,
         known: Option<&WindowRecord>,
-    ) -> Result<Inputs> {
-        let scope = match known.filter(|w| !w.scope.is_empty()) {
+    ) -> Result<WindowInputs> {
+        let mut inputs = WindowInputs::read(&*self.store, spec, start).await?;
+        inputs.scope = match known.filter(|w| !w.scope.is_empty()) {
             Some(window) => window.scope.clone(),
             None => unit.worker.scope(start).await.map_err(|e| cannot_tell(unit, &*e))?,
         };
-        let mut inputs = Inputs { scope, ..Inputs::default() };
-        if spec.looks_back() {
-            let before = self.store.frontier(&spec.series, Time::EPOCH, start).await?;
-            inputs.previous = before.last;
-        }
-        for input in &spec.inputs {
-            if let WindowInput::Cover { source, .. } = input {
-                inputs.covers.insert(source.clone(), self.store.covers(source).await?);
-            }
-            let Some((series, from, to)) = input.stretch(start, spec.length, inputs.previous)
-            else {
-                continue;
-            };
-            let query = WindowQuery {
-                series: Some(series.clone()),
-                from: Some(from - spec.length),
-                to: Some(to),
-                limit: INPUT_WINDOWS,
-                ..WindowQuery::default()
-            };
-            let windows = self.store.windows(query).await?.into_iter();
-            let windows =
-                windows.map(|w| InputWindow { start: w.start, end: w.end, state: w.state });
-            inputs.windows.entry(series.clone()).or_default().extend(windows);
-        }
         inputs.earlier = self.earlier(unit, spec, start).await?;
         Ok(inputs)
     }
@@ -443,29 +414,6 @@ impl LocalControl {
             }
         }
         Ok(Some(explanation))
-    }
-}
-
-/// The inputs of one window.
-#[derive(Default)]
-pub(super) struct Inputs {
-    scope: Vec<String>,
-    covers: BTreeMap<String, BTreeMap<String, Vec<watchbell_core::Cover>>>,
-    windows: BTreeMap<SeriesName, Vec<InputWindow>>,
-    earlier: Option<(Time, State)>,
-    previous: Option<Time>,
-}
-
-impl Inputs {
-    /// As they are judged.
-    pub(super) fn facts(&self) -> InputFacts<'_> {
-        InputFacts {
-            scope: &self.scope,
-            covers: &self.covers,
-            windows: &self.windows,
-            earlier: self.earlier,
-            previous: self.previous,
-        }
     }
 }
 

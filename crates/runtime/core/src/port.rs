@@ -940,6 +940,14 @@ pub trait Store: Queue {
     ) -> BoxFuture<'a, Result<Frontier>>;
     /// Windows that match, newest first.
     fn windows(&self, query: WindowQuery) -> BoxFuture<'_, Result<Vec<WindowRecord>>>;
+    /// The windows of a series that share time with `[from, to)`, however long they are: the newest
+    /// version of each, oldest first.
+    fn windows_over<'a>(
+        &'a self,
+        series: &'a SeriesName,
+        from: Time,
+        to: Time,
+    ) -> BoxFuture<'a, Result<Vec<window::InputWindow>>>;
     /// Every version of one window, oldest first.
     fn window<'a>(
         &'a self,

@@ -28,3 +28,4 @@ pub use node::{
 };
 pub use pulse::NodeView;
 pub use watchbell_core::effects::{Effects, matches};
+pub use windows::WindowInputs;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use watchbell_core::gate::Gate;
-use watchbell_core::port::{Store, Target, WindowQuery, WindowRecord};
+use watchbell_core::port::{Result as StoreResult, Store, Target, WindowRecord};
 use watchbell_core::window::{self, InputFacts, InputWindow, State};
 use watchbell_core::{Cover, Fault, SeriesName, Time, WindowInput, WindowSpec};
 
@@ -176,20 +176,18 @@ async fn judge(
         }
     };
     let end = start + spec.length;
-    let (covers, windows, previous) = inputs(store, spec, start).await?;
+    let mut inputs = WindowInputs::read(store, spec, start).await?;
     // The keys are read after what is known of them. A commit between the two may add knowledge, and
     // takes none away: a key that turns out not to exist leaves the scope together with the cover
     // that says so. So a scope that these facts allow holds at the moment when it was read.
-    let scope = match scope {
+    inputs.scope = match scope {
         // A new window has no scope, nor has a correction before its first claim.
         none if none.is_empty() => unit.worker.scope(start).await.map_err(Fault::Transient)?,
         fixed => fixed,
     };
-    let facts =
-        InputFacts { scope: &scope, covers: &covers, windows: &windows, earlier: None, previous };
-    Ok(match window::readiness(spec, start, &facts, now) {
+    Ok(match window::readiness(spec, start, &inputs.facts(), now) {
         Ok(()) => {
-            let series = spec.series.clone();
+            let (series, scope) = (spec.series.clone(), inputs.scope);
             Choice::Run(Target::Window { series, start, end, version, scope })
         }
         Err(gates) => {
@@ -203,39 +201,50 @@ async fn judge(
     })
 }
 
-type Covers = BTreeMap<String, BTreeMap<String, Vec<Cover>>>;
-type Windows = BTreeMap<SeriesName, Vec<InputWindow>>;
+/// What the readiness of one window depends on: as it is chosen, and as it is explained.
+#[derive(Debug, Clone, Default)]
+pub struct WindowInputs {
+    /// The keys that the window must cover.
+    pub scope: Vec<String>,
+    /// The oldest window of its series before it that is not final, where that is asked.
+    pub earlier: Option<(Time, State)>,
+    covers: BTreeMap<String, BTreeMap<String, Vec<Cover>>>,
+    windows: BTreeMap<SeriesName, Vec<InputWindow>>,
+    previous: Option<Time>,
+}
 
-/// What is known of the inputs of the window that begins at `start`, and the start of the window
-/// before it where that matters.
-async fn inputs(
-    store: &dyn Store,
-    spec: &WindowSpec,
-    start: Time,
-) -> Result<(Covers, Windows, Option<Time>), Fault> {
-    let previous = match spec.looks_back() {
-        true => store.frontier(&spec.series, Time::EPOCH, start).await?.last,
-        false => None,
-    };
-    let (mut covers, mut windows) = (Covers::new(), Windows::new());
-    for input in &spec.inputs {
-        if let WindowInput::Cover { source, .. } = input {
-            covers.insert(source.clone(), store.covers(source).await?);
+impl WindowInputs {
+    /// What is stored of the inputs of the window that begins at `start`. Its keys and what is before
+    /// it are for the caller to say.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn read(store: &dyn Store, spec: &WindowSpec, start: Time) -> StoreResult<Self> {
+        let mut inputs = Self::default();
+        if spec.looks_back() {
+            inputs.previous = store.frontier(&spec.series, Time::EPOCH, start).await?.last;
         }
-        let Some((series, from, to)) = input.stretch(start, spec.length, previous) else {
-            continue;
-        };
-        let query = WindowQuery {
-            series: Some(series.clone()),
-            from: Some(from - spec.length),
-            to: Some(to),
-            limit: 10_000,
-            ..WindowQuery::default()
-        };
-        let of_series = store.windows(query).await?.into_iter();
-        let of_series =
-            of_series.map(|w| InputWindow { start: w.start, end: w.end, state: w.state });
-        windows.entry(series.clone()).or_default().extend(of_series);
+        for input in &spec.inputs {
+            if let WindowInput::Cover { source, .. } = input {
+                inputs.covers.insert(source.clone(), store.covers(source).await?);
+            }
+            if let Some((series, from, to)) = input.stretch(start, spec.length, inputs.previous) {
+                let windows = store.windows_over(series, from, to).await?;
+                inputs.windows.entry(series.clone()).or_default().extend(windows);
+            }
+        }
+        Ok(inputs)
     }
-    Ok((covers, windows, previous))
+
+    /// As they are judged.
+    #[must_use]
+    pub fn facts(&self) -> InputFacts<'_> {
+        InputFacts {
+            scope: &self.scope,
+            covers: &self.covers,
+            windows: &self.windows,
+            earlier: self.earlier,
+            previous: self.previous,
+        }
+    }
 }

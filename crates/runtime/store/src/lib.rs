@@ -32,6 +32,7 @@ use watchbell_core::port::{
     SubscriberRecord, Transition, WindowChange, WindowQuery, WindowRecord, WorkerRecord,
 };
 use watchbell_core::schedule::Passed;
+use watchbell_core::window::InputWindow;
 use watchbell_core::{
     BoxFuture, Cover, Effects, EventRecord, Millis, NewEvent, SeriesName, SessionId, Time, Token,
     WorkerName,
@@ -236,6 +237,14 @@ impl Store for SqlStore {
     }
     fn windows(&self, query: WindowQuery) -> BoxFuture<'_, Result<Vec<WindowRecord>>> {
         Box::pin(window::list(&self.db, query))
+    }
+    fn windows_over<'a>(
+        &'a self,
+        series: &'a SeriesName,
+        from: Time,
+        to: Time,
+    ) -> BoxFuture<'a, Result<Vec<InputWindow>>> {
+        Box::pin(window::over(&self.db, series, from, to))
     }
     fn series(&self) -> BoxFuture<'_, Result<BTreeMap<SeriesName, SeriesSummary>>> {
         Box::pin(window::series(&self.db))

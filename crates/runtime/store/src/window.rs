@@ -6,7 +6,7 @@ use watchbell_core::port::{
     BackfillRecord, CycleEnd, FollowUp, Frontier, Publication, Result, SeriesSummary, StoreError,
     WindowChange, WindowQuery, WindowRecord,
 };
-use watchbell_core::window::{Change, State};
+use watchbell_core::window::{Change, InputWindow, State};
 use watchbell_core::{
     Cover, CycleId, Expect, SeriesName, Statement, Time, Value, WindowHashes, values,
 };
@@ -149,6 +149,28 @@ pub(crate) async fn list(db: &Database, query: WindowQuery) -> Result<Vec<Window
     sql.push_str(" order by start_at desc, series, version desc limit $1");
     let rows = db.query(sql, params).await.map_err(failed)?;
     all("ops.windows", &rows, read)
+}
+
+/// Windows of one series follow each other: of those that begin before `from`, only the last can
+/// reach beyond it, so nothing older is looked at.
+pub(crate) async fn over(
+    db: &Database,
+    series: &SeriesName,
+    from: Time,
+    to: Time,
+) -> Result<Vec<InputWindow>> {
+    let sql = format!(
+        "select start_at, end_at, state from ops.windows w
+         where series = $1 and start_at < $3 and end_at > $2 and {NEWEST}
+            and start_at >= coalesce((select max(start_at) from ops.windows
+                where series = $1 and start_at <= $2), $2)
+         order by start_at"
+    );
+    let rows = db.query(sql, values![series, from, to]).await.map_err(failed)?;
+    all("ops.windows", &rows, |r| {
+        let state = r.word(2, "window state", State::parse)?;
+        Ok(InputWindow { start: r.row.time(0)?, end: r.row.time(1)?, state })
+    })
 }
 
 pub(crate) async fn versions(

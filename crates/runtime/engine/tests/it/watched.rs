@@ -17,6 +17,7 @@ use watchbell_core::port::{
     SubscriberRecord, Transition, WindowChange, WindowQuery, WindowRecord, WorkerRecord,
 };
 use watchbell_core::schedule::Passed;
+use watchbell_core::window::InputWindow;
 use watchbell_core::{
     BoxFuture, Cause, Cover, CycleId, CycleInput, Effects, EventRecord, Millis, NewEvent, NewJob,
     SeriesName, SessionId, Time, Token, WorkerName,
@@ -223,6 +224,7 @@ impl Store for Watched {
         occurrences(worker: &'a WorkerName, limit: u32) -> Vec<OccurrenceRecord>;
         frontier(series: &'a SeriesName, from: Time, to: Time) -> Frontier;
         windows(query: WindowQuery) -> Vec<WindowRecord>;
+        windows_over(series: &'a SeriesName, from: Time, to: Time) -> Vec<InputWindow>;
         window(series: &'a SeriesName, start: Time) -> Vec<WindowRecord>;
         series() -> BTreeMap<SeriesName, SeriesSummary>;
         correct_window(series: &'a SeriesName, start: Time, reason: &'a str, now: Time)

@@ -113,6 +113,28 @@ async fn a_series_follows_the_windows_of_another() {
 }
 
 #[tokio::test]
+async fn a_series_follows_the_longer_windows_of_another() {
+    let w = World::new().await;
+    let long = WindowSpec { length: Millis::from_secs(180), ..series("long") };
+    let l = w.worker("long", Trigger::Window(long));
+    let inputs = vec![WindowInput::Window { series: "long".into() }];
+    let s = w.worker("short", Trigger::Window(WindowSpec { inputs, ..series("short") }));
+    let boot = w.boot(&[&s, &l]).await;
+    w.run_to(400).await;
+    w.cover(&boot, 0, 180).await;
+    assert_eq!(w.windows("long").await, ["0v1 complete"]);
+    let three = ["0v1 complete", "60v1 complete", "120v1 complete"];
+    assert_eq!(w.windows("short").await, three);
+    // The next one waits for the next long window, by its name.
+    let gate = w.view(&boot, &s).await.gate;
+    assert_eq!(
+        gate,
+        Some(Gate::InputWindow { series: "long".into(), start: at(180), state: None })
+    );
+    w.down(boot).await;
+}
+
+#[tokio::test]
 async fn what_feeds_back_goes_on_when_the_window_before_is_settled() {
     let w = World::new().await;
     let m = minute(&w);

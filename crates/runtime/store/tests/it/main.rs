@@ -122,7 +122,8 @@ conform! {
     windows: a_complete_window_is_immutable retries_back_off_and_end corrections_are_new_versions
         a_person_retries_and_abandons
         a_window_is_ready_when_its_covers_are covers_join the_frontier_is_the_lowest_unfinished
-        a_lost_window_is_claimed_again series_are_counted backfills_widen_and_finish;
+        a_lost_window_is_claimed_again series_are_counted backfills_widen_and_finish
+        windows_over_a_stretch_are_found_however_long_they_are;
     events: events_keep_their_order_and_drop_duplicates a_subscriber_gets_each_event_in_order
         a_cursor_moves_with_the_commit a_dead_letter_is_given_back
         a_subscription_starts_at_the_newest_event kinds_match_by_prefix

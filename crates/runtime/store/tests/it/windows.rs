@@ -5,7 +5,7 @@ use watchbell_core::port::{
     Claim, EventQuery, FollowUp, Grant, Outcome, Publication, StoreError, Target, WindowChange,
     WindowQuery, WindowRecord,
 };
-use watchbell_core::window::{Change, InputFacts, State, readiness};
+use watchbell_core::window::{Change, InputFacts, InputWindow, State, readiness};
 use watchbell_core::{
     Commit, Cover, CycleInput, Millis, SeriesName, Statement, Time, WindowHashes, WindowInput,
     WindowSpec,
@@ -337,6 +337,30 @@ pub(crate) async fn series_are_counted(rig: Rig) {
     };
     let found = rig.store.windows(query).await.unwrap();
     assert_eq!(found.iter().map(|w| w.start).collect::<Vec<_>>(), [NOW + LENGTH]);
+}
+
+pub(crate) async fn windows_over_a_stretch_are_found_however_long_they_are(rig: Rig) {
+    for n in 0..3 {
+        complete(&rig, n, 1, at(1)).await;
+    }
+    rig.store.correct_window(&series(), NOW, "again", at(2)).await.unwrap();
+    let window =
+        |n: i64, state| InputWindow { start: NOW + LENGTH * n, end: NOW + LENGTH * (n + 1), state };
+    let (open, middle, last) =
+        (window(0, State::Open), window(1, State::Complete), window(2, State::Complete));
+    let mins = |n| NOW + Millis::from_mins(n);
+    for (from, to, found) in [
+        (mins(10), mins(11), vec![open]),
+        (mins(29), mins(31), vec![open, middle]),
+        (mins(30), mins(90), vec![middle, last]),
+        (mins(-60), mins(30), vec![open]),
+        (mins(-60), mins(0), vec![]),
+        (mins(90), mins(120), vec![]),
+        (mins(-60), mins(600), vec![open, middle, last]),
+    ] {
+        let there = rig.store.windows_over(&series(), from, to).await.unwrap();
+        assert_eq!(there, found, "{from} to {to}");
+    }
 }
 
 pub(crate) async fn backfills_widen_and_finish(rig: Rig) {

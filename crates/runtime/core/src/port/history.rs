@@ -80,7 +80,7 @@ pub struct Retention {
     pub jobs: Millis,
 }
 
-/// Rows deleted by [`Store::prune`].
+/// Rows deleted by [`Store::prune`](super::Store::prune).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Pruned {
     /// Cycles.

@@ -89,7 +89,7 @@ pub enum Hearing {
     Deaf,
 }
 
-/// What [`Store::recover`] cleaned up after sessions that ended without a word.
+/// What [`Store::recover`](super::Store::recover) cleaned up after sessions that ended without a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Recovered {
     /// Sessions closed on their behalf.

@@ -1,5 +1,6 @@
 //! The endpoints: what each asks, what it costs, and what its answer must be like.
 
+use std::collections::HashSet;
 use std::sync::PoisonError;
 
 use serde::de::DeserializeOwned;
@@ -166,8 +167,11 @@ impl BinanceClient {
     /// Statistics of the trailing 24 hours; all markets for an empty list. Weight 2 for 1 to 20
     /// markets, 40 for 21 to 100, 80 for more and for all.
     ///
+    /// A market that has stopped trading is answered with zeros
+    /// ([`was_traded`](Ticker24h::was_traded)); one that the venue does not know refuses them all.
+    ///
     /// # Errors
-    /// See [`VenueError`].
+    /// See [`VenueError`]; [`VenueError::Incomplete`] names the markets that are not in the answer.
     pub async fn ticker_24h(&self, symbols: &[&str]) -> Result<Vec<Ticker24h>, VenueError> {
         let weight = match symbols.len() {
             1..=20 => 2,
@@ -180,13 +184,15 @@ impl BinanceClient {
     /// Best bid and ask; all markets for an empty list. Weight 2 for one market, 4 for more.
     ///
     /// # Errors
-    /// See [`VenueError`].
+    /// See [`VenueError`]; [`VenueError::Incomplete`] names the markets that are not in the answer.
     pub async fn book_ticker(&self, symbols: &[&str]) -> Result<Vec<BookTicker>, VenueError> {
         let weight = if symbols.len() == 1 { 2 } else { 4 };
         self.many("/api/v3/ticker/bookTicker", symbols, weight, |t: &BookTicker| &t.symbol).await
     }
 
-    /// One object for one market, an array for more. Every market that was asked must be answered.
+    /// One object for one market, an array for more. Every market that was asked must be answered: of an
+    /// answer that leaves one out nothing is taken. The venue did answer, so that is no failure of the
+    /// venue, and the same question is not put to it again: who asked decides.
     async fn many<T: DeserializeOwned>(
         &self,
         path: &'static str,
@@ -204,14 +210,19 @@ impl BinanceClient {
             [one] => request.with("symbol", one),
             all => request.with("symbols", &format!("[\"{}\"]", all.join("\",\""))),
         };
-        self.get(&request, |body, _| {
-            let rows: Vec<T> = if single.is_some() { vec![json(body)?] } else { json(body)? };
-            if let Some(missing) = symbols.iter().find(|s| !rows.iter().any(|r| name(r) == *s)) {
-                return Err(format!("{missing} was asked and is not in the answer"));
-            }
-            Ok((rows.len(), rows))
-        })
-        .await
+        let rows: Vec<T> = self
+            .get(&request, |body, _| {
+                let rows = if single.is_some() { vec![json(body)?] } else { json(body)? };
+                Ok((rows.len(), rows))
+            })
+            .await?;
+        let answered: HashSet<&str> = rows.iter().map(|row| name(row).as_str()).collect();
+        let missing: Vec<String> =
+            symbols.iter().filter(|s| !answered.contains(**s)).map(|s| (*s).to_owned()).collect();
+        if missing.is_empty() {
+            return Ok(rows);
+        }
+        Err(VenueError::Incomplete { call: request.call().clone(), missing })
     }
 
     /// The order book with `limit` (1 to 5000) levels per side. Weight 5 up to 100 levels, 25 up to

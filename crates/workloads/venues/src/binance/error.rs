@@ -113,6 +113,14 @@ pub enum VenueError {
         /// The first characters of the answer, at most 120.
         head: String,
     },
+    /// The answer is whole, but not for all markets that were asked: these are not in it.
+    #[error("{call}: {} not in the answer", were_asked(missing))]
+    Incomplete {
+        /// The request.
+        call: Call,
+        /// The markets that are not in the answer; at least one.
+        missing: Vec<String>,
+    },
     /// No answer: no connection, a reset, or too late.
     #[error("{call}: no answer from {host}: {problem}")]
     Transport {
@@ -133,6 +141,15 @@ pub enum VenueError {
     },
 }
 
+/// Who was asked for and is not there: the first by its name.
+fn were_asked(names: &[String]) -> String {
+    match names {
+        [] => "nothing was asked and is".into(),
+        [one] => format!("{one} was asked and is"),
+        [first, more @ ..] => format!("{first} and {} more were asked and are", more.len()),
+    }
+}
+
 fn code_text(code: Option<i64>) -> String {
     code.map_or_else(|| "no code".into(), |c| format!("code {c}"))
 }
@@ -146,7 +163,9 @@ impl VenueError {
                 Class::Rate { retry_after: *retry_after }
             }
             Self::Refused { class, .. } => *class,
-            Self::Payload { .. } | Self::Transport { .. } => Class::Transient,
+            Self::Payload { .. } | Self::Incomplete { .. } | Self::Transport { .. } => {
+                Class::Transient
+            }
             Self::Invalid { .. } | Self::Unauthorized { .. } => Class::Permanent,
         }
     }
@@ -160,6 +179,7 @@ impl VenueError {
             | Self::Refused { call, .. }
             | Self::Unauthorized { call, .. }
             | Self::Payload { call, .. }
+            | Self::Incomplete { call, .. }
             | Self::Transport { call, .. }
             | Self::Invalid { call, .. } => call,
         }

@@ -215,6 +215,15 @@ pub struct Ticker24h {
     pub count: i64,
 }
 
+impl Ticker24h {
+    /// Whether anything was traded in the 24 hours. Of a market without a trade, as one that was taken
+    /// off the venue's list, the prices are zeros and mean nothing.
+    #[must_use]
+    pub fn was_traded(&self) -> bool {
+        self.count > 0 && self.last_price > 0.0
+    }
+}
+
 /// Trades of one taker order at one price, as one row.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct AggTrade {

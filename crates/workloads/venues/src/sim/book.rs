@@ -8,8 +8,8 @@ use super::market::{Market, SymbolSpec};
 /// Price and size in units of 1e-8.
 pub(super) type Level = (i64, i64);
 
-/// A book at an instant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A book at an instant; by default an empty one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Book {
     /// Grows whenever the book may have changed.
     pub(super) update: i64,
@@ -22,12 +22,13 @@ pub(super) struct Book {
 /// 2017-01-01: update ids count quarters of a millisecond from here.
 const UPDATES_SINCE: i64 = 1_483_228_800_000;
 
-/// The book of a symbol with up to `depth` levels a side; `None` before the first trade.
+/// The book of a symbol with up to `depth` levels a side; `None` while it does not trade: every order
+/// is taken back then.
 ///
 /// The last trade stands at the touch: a sale into the bid leaves it the best bid, a purchase the
 /// best ask. The spread is one to four ticks.
 pub(super) fn book(market: &Market, symbol: usize, now: i64, depth: usize) -> Option<Book> {
-    let last = market.last_trade(symbol, Time(now))?;
+    let last = market.last_trade(symbol, Time(now)).filter(|_| !market.is_stopped(symbol, now))?;
     let spec = market.symbols().get(symbol)?;
     let second = now.div_euclid(1_000);
     let changed = last.time.max(second * 1_000);

@@ -41,7 +41,8 @@ pub const KINDS: [(&str, &str); 30] = [
     ("malformed", "answers 200 with JSON that breaks off"),
     (
         "missing",
-        "leaves candles out that opened in from..to (p: each); `heal=N` answers later they are there",
+        "leaves candles out that opened in from..to, or symbols out of a list of tickers (p: each); \
+         `heal=N` answers later they are there",
     ),
     ("duplicate", "repeats a row"),
     ("unordered", "swaps two rows"),
@@ -118,7 +119,8 @@ pub enum FaultKind {
     ErrorObject,
     /// Broken JSON.
     Malformed,
-    /// Candles left out; for good, or until that many answers were short of them.
+    /// Candles left out, or symbols of a list of tickers; for good, or until that many answers were
+    /// short of them.
     Missing(Option<u32>),
     /// A row twice.
     Duplicate,
@@ -451,7 +453,7 @@ struct Armed {
     seed: u64,
     asked: u64,
     fired: u64,
-    /// For healing candles: answers that were short of one.
+    /// For what heals: answers that were short of it.
     hidden: HashMap<u64, u32>,
 }
 
@@ -471,8 +473,9 @@ impl Faults {
         FaultScript { rules: self.rules.iter().map(|a| a.rule.clone()).collect() }
     }
 
-    /// The request faults that hit now, in the order of the script. Candle faults are not among
-    /// them: see [`hides`](Self::hides) and [`revises`](Self::revises).
+    /// The request faults that hit now, in the order of the script. Those of single candles and symbols
+    /// are not among them: see [`hides`](Self::hides), [`omits`](Self::omits) and
+    /// [`revises`](Self::revises).
     pub(super) fn strike(
         &mut self,
         target: &str,
@@ -525,11 +528,20 @@ impl Faults {
 
     /// Whether a candle is left out of this answer.
     pub(super) fn hides(&mut self, target: &str, symbol: &str, interval: &str, open: i64) -> bool {
-        let id = candle_id(symbol, interval, open);
+        self.left_out(target, symbol, Time(open), candle_id(symbol, interval, open))
+    }
+
+    /// Whether a symbol is left out of this list of tickers.
+    pub(super) fn omits(&mut self, target: &str, symbol: &str, now: Time) -> bool {
+        self.left_out(target, symbol, now, hash_text(symbol))
+    }
+
+    /// Whether what is numbered `id`, of that symbol and instant, is left out of this answer.
+    fn left_out(&mut self, target: &str, symbol: &str, at: Time, id: u64) -> bool {
         let mut hidden = false;
         for armed in &mut self.rules {
             let FaultKind::Missing(heal) = armed.rule.kind else { continue };
-            if !armed.rule.covers(target, Some(symbol), Time(open))
+            if !armed.rule.covers(target, Some(symbol), at)
                 || unit(mix(armed.seed, id)) >= armed.rule.probability
             {
                 continue;

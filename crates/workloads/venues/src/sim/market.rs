@@ -528,6 +528,12 @@ impl Market {
         }
     }
 
+    /// Whether a symbol does not trade at `now`: of the day before it there is nothing, be it that it
+    /// was taken off the market, or has yet to come to it. A shorter gap is an outage.
+    pub(super) fn is_stopped(&self, symbol: usize, now: i64) -> bool {
+        self.minute_upto(symbol, now).is_none_or(|newest| newest < rolling_from(now))
+    }
+
     /// The first trade after `after`, looking at most an hour ahead.
     pub(super) fn next_trade(&self, symbol: usize, after: i64) -> Option<Trade> {
         let mut from = Grid::MINUTE.floor(after);
@@ -601,8 +607,7 @@ impl Market {
 
     /// The rolling day up to `now`, and the close before it.
     pub(super) fn rolling_day(&self, symbol: usize, now: i64) -> Option<(Candle, i64)> {
-        // The venue's window rolls by the second; whole minutes are what candles can tell.
-        let from = Grid::MINUTE.ceil(now - DAY);
+        let from = rolling_from(now);
         let mut candle = self.candle(symbol, from, Grid::MINUTE.floor(now) + MINUTE, now)?;
         candle.open_time = now - DAY;
         candle.close_time = now;
@@ -612,6 +617,12 @@ impl Market {
             .map_or(candle.open, |m| m.close);
         Some((candle, before))
     }
+}
+
+/// Where the rolling day begins: the venue's rolls by the second, but whole minutes are what candles
+/// can tell.
+fn rolling_from(now: i64) -> i64 {
+    Grid::MINUTE.ceil(now - DAY)
 }
 
 fn total(candles: impl Iterator<Item = Candle>) -> Option<Candle> {

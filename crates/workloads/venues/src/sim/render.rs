@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use super::book::{Book, Level};
 use super::limiter::Limits;
-use super::market::{Candle, E8, SymbolSpec, Trade};
+use super::market::{Candle, DAY, E8, SymbolSpec, Trade};
 
 pub(super) fn int(out: &mut Vec<u8>, v: i64) {
     if v < 0 {
@@ -206,7 +206,29 @@ pub(super) struct Day<'a> {
     pub(super) book: Book,
 }
 
-impl Day<'_> {
+impl<'a> Day<'a> {
+    /// A day without a trade: all zeros but the price before it, as the venue has it of symbols that
+    /// were taken off the market.
+    pub(super) fn quiet(symbol: &'a str, now: i64, before: i64, book: Option<Book>) -> Self {
+        let candle = Candle {
+            open_time: now - DAY,
+            close_time: now,
+            open: 0,
+            high: 0,
+            low: 0,
+            close: 0,
+            volume: 0,
+            quote: 0,
+            taker_base: 0,
+            taker_quote: 0,
+            trades: 0,
+            first_trade: -1,
+            last_trade: -1,
+        };
+        let last = Trade { id: -1, time: now, price: 0, size: 0, buyer_maker: false };
+        Self { symbol, candle, before, last, book: book.unwrap_or_default() }
+    }
+
     fn mean(&self) -> i128 {
         if self.candle.volume == 0 {
             0

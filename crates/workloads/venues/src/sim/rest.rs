@@ -268,12 +268,19 @@ impl View<'_> {
         let now = self.now();
         let faults = lock(&self.venue.floor.faults);
         let wanted = self.params.raw("symbolStatus");
+        let market = &self.venue.floor.market;
         let symbols: Vec<_> = chosen
             .into_iter()
-            .map(|s| &self.venue.floor.market.symbols()[s])
-            .map(|spec| {
-                let halted = faults.is_halted(&spec.name, Time(now));
-                (spec, if halted { "HALT" } else { "TRADING" })
+            .map(|symbol| {
+                let spec = &market.symbols()[symbol];
+                let status = if faults.is_halted(&spec.name, Time(now)) {
+                    "HALT"
+                } else if market.is_stopped(symbol, now) {
+                    "BREAK"
+                } else {
+                    "TRADING"
+                };
+                (spec, status)
             })
             .filter(|(_, status)| wanted.is_none_or(|w| w == *status))
             .collect();
@@ -356,9 +363,8 @@ impl View<'_> {
         let name = self.params.symbol()?;
         let limit = self.params.limit(100, 5_000)?;
         let symbol = self.lookup(name)?;
-        let empty = || super::book::Book { update: 0, bids: Vec::new(), asks: Vec::new() };
         let found = book(&self.venue.floor.market, symbol, self.now(), limit);
-        let mut book = found.unwrap_or_else(empty);
+        let mut book = found.unwrap_or_default();
         if self.faults.hit(FaultKind::Crossed) {
             super::book::cross(&mut book.bids, &book.asks);
         }
@@ -403,25 +409,21 @@ impl View<'_> {
         Ok(Answer::ok(render::array(&trades, 140, render::agg_trade), trades.len()))
     }
 
-    /// Renders one object for a single symbol, else a list of what exists.
-    fn each(&self, write: impl Fn(usize, &mut Vec<u8>) -> bool) -> Result<Answer, Refusal> {
-        let (chosen, single) = self.chosen()?;
-        let mut parts: Vec<Vec<u8>> = Vec::with_capacity(chosen.len());
-        for symbol in chosen {
-            let mut part = Vec::with_capacity(600);
-            if write(symbol, &mut part) {
-                parts.push(part);
-            }
+    /// Renders one object for a single symbol, else a list: every symbol that was asked is in it, also
+    /// one that has stopped trading.
+    fn each(&self, write: impl Fn(usize, &mut Vec<u8>)) -> Result<Answer, Refusal> {
+        let (mut chosen, single) = self.chosen()?;
+        if let (true, [only]) = (single, &chosen[..]) {
+            let mut body = Vec::with_capacity(600);
+            write(*only, &mut body);
+            return Ok(Answer::ok(body, 1));
         }
-        let rows = parts.len();
-        match parts.pop() {
-            Some(only) if single => Ok(Answer::ok(only, 1)),
-            last => {
-                parts.extend(last);
-                let join = |out: &mut Vec<u8>, part: &Vec<u8>| out.extend_from_slice(part);
-                Ok(Answer::ok(render::array(&parts, 600, join), rows))
-            }
-        }
+        let now = Time(self.now());
+        let mut faults = lock(&self.venue.floor.faults);
+        chosen.retain(|symbol| !faults.omits(self.endpoint, self.name(*symbol), now));
+        drop(faults);
+        let body = render::array(&chosen, 600, |out, symbol| write(*symbol, out));
+        Ok(Answer::ok(body, chosen.len()))
     }
 
     fn day_ticker(&self) -> Result<Answer, Refusal> {
@@ -431,15 +433,17 @@ impl View<'_> {
             Some("MINI") => true,
             Some(_) => return Err(Refusal::invalid("type")),
         };
-        let now = self.now();
+        let (now, market) = (self.now(), &self.venue.floor.market);
         self.each(|symbol, out| {
-            let Some(day) = day(self.venue, symbol, now) else { return false };
+            let day = day(self.venue, symbol, now).unwrap_or_else(|| {
+                let before = market.last_trade(symbol, Time(now)).map_or(0, |t| t.price);
+                render::Day::quiet(self.name(symbol), now, before, book(market, symbol, now, 1))
+            });
             if mini {
                 day.mini(out);
             } else {
                 day.full(out);
             }
-            true
         })
     }
 
@@ -448,10 +452,7 @@ impl View<'_> {
         let now = Time(self.now());
         self.each(|symbol, out| {
             let last = self.venue.floor.market.last_trade(symbol, now);
-            last.is_some_and(|t| {
-                render::price_ticker(out, self.name(symbol), t.price);
-                true
-            })
+            render::price_ticker(out, self.name(symbol), last.map_or(0, |t| t.price));
         })
     }
 
@@ -459,10 +460,8 @@ impl View<'_> {
         self.params.only(&["symbol", "symbols", "symbolStatus"])?;
         let now = self.now();
         self.each(|symbol, out| {
-            book(&self.venue.floor.market, symbol, now, 1).is_some_and(|b| {
-                render::book_ticker(out, self.name(symbol), &b);
-                true
-            })
+            let found = book(&self.venue.floor.market, symbol, now, 1);
+            render::book_ticker(out, self.name(symbol), &found.unwrap_or_default());
         })
     }
 
@@ -484,9 +483,10 @@ impl View<'_> {
     }
 }
 
-/// The rolling day of a symbol; `None` before its first trade.
+/// The rolling day of a symbol; `None` where nothing was traded in it.
 pub(super) fn day(venue: &Venue, symbol: usize, now: i64) -> Option<render::Day<'_>> {
-    let (candle, before) = venue.floor.market.rolling_day(symbol, now)?;
+    let (candle, before) =
+        venue.floor.market.rolling_day(symbol, now).filter(|(candle, _)| candle.trades > 0)?;
     Some(render::Day {
         symbol: &venue.floor.market.symbols()[symbol].name,
         candle,

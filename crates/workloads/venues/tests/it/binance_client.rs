@@ -384,7 +384,7 @@ async fn wrong_rows_of_the_other_endpoints_are_refused() {
     let early = format!("[{trade}]");
     let crossed = r#"{"lastUpdateId":9,"bids":[["1.6","2"]],"asks":[["1.6","1"]]}"#;
     let unordered = r#"{"lastUpdateId":9,"bids":[["1.4","2"],["1.5","2"]],"asks":[]}"#;
-    let script = [&two[..], &early, crossed, unordered, "[]"].map(ok).to_vec();
+    let script = [&two[..], &early, crossed, unordered].map(ok).to_vec();
     let (_venue, url) = Venue::start(&clock, Millis(0), script).await;
     let c = BinanceClient::new(Config { tries: 1, ..config(&url) }, clock.clone(), None).unwrap();
     for (error, want) in [
@@ -392,9 +392,45 @@ async fn wrong_rows_of_the_other_endpoints_are_refused() {
         (c.agg_trades("A", AggFrom::Id(8), 10).await.unwrap_err(), "is outside the asked range"),
         (c.depth("A", 5).await.unwrap_err(), "best bid 1.6 is not below best ask 1.6"),
         (c.depth("A", 5).await.unwrap_err(), "bid 1: 1.5 is out of order"),
-        (c.ticker_24h(&["A", "B"]).await.unwrap_err(), "A was asked and is not in the answer"),
     ] {
         assert!(error.to_string().contains(want), "{error}");
         assert_eq!(error.class(), Class::Transient);
     }
+}
+
+#[tokio::test]
+async fn a_list_without_all_that_was_asked_is_refused_whole_and_says_who_is_missing() {
+    let clock = Clock::manual(NOW);
+    let book = |symbol: &str| {
+        format!(
+            r#"{{"symbol":"{symbol}","bidPrice":"1.5","bidQty":"1","askPrice":"2.5","askQty":"1"}}"#
+        )
+    };
+    let cut = format!("[{},{}", book("A"), book("B"));
+    let script =
+        [format!("[{}]", book("B")), "[]".into(), book("B"), cut].map(|body| ok(&body)).to_vec();
+    let (venue, url) = Venue::start(&clock, Millis(0), script).await;
+    let c = BinanceClient::new(Config { tries: 3, ..config(&url) }, clock.clone(), None).unwrap();
+    for (asked, missing, says) in [
+        (
+            &["A", "B", "C"][..],
+            &["A", "C"][..],
+            "A and 1 more were asked and are not in the answer",
+        ),
+        (&["A", "B"], &["A", "B"], "A and 1 more were asked"),
+        (&["A"], &["A"], "binance bookTicker A: A was asked and is not in the answer"),
+    ] {
+        let error = c.book_ticker(asked).await.unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+        assert_eq!(error.class(), Class::Transient);
+        let VenueError::Incomplete { missing: named, .. } = error else { panic!("{error}") };
+        assert_eq!(named, missing);
+    }
+    // The venue answered: it is not asked again, and is no worse for it.
+    assert_eq!(venue.seen().len(), 3);
+    assert_eq!(c.health(NOW).state, binance::State::Ok);
+    // A list that breaks off names nobody.
+    let c = BinanceClient::new(Config { tries: 1, ..config(&url) }, clock.clone(), None).unwrap();
+    let error = c.book_ticker(&["A", "B", "C"]).await.unwrap_err();
+    assert!(matches!(error, VenueError::Payload { .. }), "{error}");
 }

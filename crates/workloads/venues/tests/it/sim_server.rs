@@ -43,10 +43,15 @@ impl Got {
 
 impl Site {
     async fn start(faults: &str, limits: Limits) -> Self {
+        let market = Market::synthetic(7, &["BTCUSDT", "ETHUSDT", "DOGEUSDT"]);
+        Self::of(market, faults, limits).await
+    }
+
+    async fn of(market: Market, faults: &str, limits: Limits) -> Self {
         let clock = Clock::manual(Time(NOW));
         let config = SimConfig {
             bind: SocketAddr::from(([127, 0, 0, 1], 0)),
-            market: Arc::new(Market::synthetic(7, &["BTCUSDT", "ETHUSDT", "DOGEUSDT"])),
+            market: Arc::new(market),
             clock: clock.clone(),
             faults: faults.parse().unwrap(),
             limits,
@@ -285,6 +290,90 @@ async fn each_fault_does_what_it_says() {
     assert_eq!(site.get("/api/v3/ping").await.status, 418);
     let noted = site.sim.journal().after(0).into_iter().rev().find(|e| !e.faults.is_empty());
     assert_eq!(noted.unwrap().faults, ["klines:ban:secs=60"]);
+}
+
+/// A recording of three symbols: one to the end, one that stopped a day and an hour ago, one that
+/// stopped an hour ago.
+fn delistings() -> Market {
+    let folder = tempfile::tempdir().unwrap();
+    for (symbol, hours_ago) in [("AAAUSDT", 0), ("BBBUSDT", 25), ("CCCUSDT", 1)] {
+        let mut csv = String::from("open_time_ms,open,high,low,close,volume\n");
+        for i in 0..180 {
+            let at = OPEN - hours_ago * 60 * MINUTE - (179 - i) * MINUTE;
+            csv += &format!("{at},20,21,19,{}.5,3\n", 19 + i % 2);
+        }
+        std::fs::write(folder.path().join(format!("{symbol}-1m.csv")), csv).unwrap();
+    }
+    Market::recorded(folder.path()).unwrap()
+}
+
+#[tokio::test]
+async fn a_symbol_that_stopped_trading_is_still_listed_and_answered() {
+    let site = Site::of(delistings(), "", Limits::default()).await;
+    let info = site.get("/api/v3/exchangeInfo").await.json();
+    let status = |info: &Value| -> Vec<String> {
+        let of = |s: &Value| format!("{} {}", s["symbol"], s["status"]).replace('"', "");
+        info["symbols"].as_array().unwrap().iter().map(of).collect()
+    };
+    assert_eq!(status(&info), ["AAAUSDT TRADING", "BBBUSDT BREAK", "CCCUSDT TRADING"]);
+    let info = site.get("/api/v3/exchangeInfo?symbolStatus=BREAK").await.json();
+    assert_eq!(status(&info), ["BBBUSDT BREAK"]);
+
+    // The list is whole; what stopped has zeros, and the price that it had.
+    let names = |list: &Value| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|t| t["symbol"].as_str().unwrap().to_owned()).collect()
+    };
+    let asked = "symbols=%5B%22BBBUSDT%22,%22AAAUSDT%22,%22CCCUSDT%22%5D";
+    for path in ["24hr", "24hr?type=MINI", "price", "bookTicker"] {
+        let join = if path.contains('?') { '&' } else { '?' };
+        let some = site.get(&format!("/api/v3/ticker/{path}{join}{asked}")).await.json();
+        assert_eq!(names(&some), ["BBBUSDT", "AAAUSDT", "CCCUSDT"], "{path}");
+        let all = site.get(&format!("/api/v3/ticker/{path}")).await.json();
+        assert_eq!(names(&all), ["AAAUSDT", "BBBUSDT", "CCCUSDT"], "{path}");
+    }
+    let day = site.get("/api/v3/ticker/24hr?symbol=BBBUSDT").await.json();
+    assert_eq!(
+        day,
+        json!({
+            "symbol": "BBBUSDT", "priceChange": "0.00000000", "priceChangePercent": "0.000",
+            "weightedAvgPrice": "0.00000000", "prevClosePrice": "20.50000000",
+            "lastPrice": "0.00000000", "lastQty": "0.00000000",
+            "bidPrice": "0.00000000", "bidQty": "0.00000000",
+            "askPrice": "0.00000000", "askQty": "0.00000000",
+            "openPrice": "0.00000000", "highPrice": "0.00000000", "lowPrice": "0.00000000",
+            "volume": "0.00000000", "quoteVolume": "0.00000000",
+            "openTime": NOW - 1_440 * MINUTE, "closeTime": NOW,
+            "firstId": -1, "lastId": -1, "count": 0,
+        })
+    );
+    let recent = site.get("/api/v3/ticker/24hr?symbol=CCCUSDT").await.json();
+    assert_eq!(
+        (&recent["lastPrice"], recent["count"].as_i64() > Some(0)),
+        (&json!("20.50000000"), true)
+    );
+    let price = site.get("/api/v3/ticker/price?symbol=BBBUSDT").await.json();
+    assert_eq!(price["price"], "20.50000000", "the last one, however old");
+    let book = site.get("/api/v3/depth?symbol=BBBUSDT").await.json();
+    assert_eq!([&book["bids"], &book["asks"]], [&json!([]), &json!([])]);
+
+    // A symbol that the venue does not know refuses the whole request.
+    let refused = site.get("/api/v3/ticker/24hr?symbols=%5B%22AAAUSDT%22,%22NOPE%22%5D").await;
+    assert_eq!(refused.body, r#"{"code":-1121,"msg":"Invalid symbol."}"#);
+    assert_eq!(refused.status, 400);
+    site.clock.advance(Time(NOW + 26 * 60 * MINUTE));
+    let later = site.get("/api/v3/exchangeInfo").await.json();
+    assert_eq!(status(&later), ["AAAUSDT BREAK", "BBBUSDT BREAK", "CCCUSDT BREAK"]);
+}
+
+#[tokio::test]
+async fn a_list_of_tickers_may_be_short_by_the_script() {
+    let site = Site::with("ticker/price:missing:symbol=ETHUSDT,heal=1").await;
+    let asked = "/api/v3/ticker/price?symbols=%5B%22BTCUSDT%22,%22ETHUSDT%22%5D";
+    assert_eq!(site.get("/api/v3/ticker/price?symbol=ETHUSDT").await.json()["symbol"], "ETHUSDT");
+    let lengths = [site.get(asked).await, site.get(asked).await];
+    assert_eq!(lengths.map(|got| got.json().as_array().unwrap().len()), [1, 2]);
+    let day = site.get("/api/v3/ticker/24hr").await.json();
+    assert_eq!(day.as_array().unwrap().len(), 3);
 }
 
 #[tokio::test]

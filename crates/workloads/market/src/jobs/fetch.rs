@@ -146,9 +146,11 @@ impl Fetch {
         let mut wanted: Vec<Ticker24h> =
             tickers.into_iter().filter(|t| symbols.contains(&t.symbol)).collect();
         wanted.sort_by(|a, b| a.symbol.cmp(&b.symbol));
+        let (wanted, quiet): (Vec<_>, Vec<_>) = wanted.into_iter().partition(Ticker24h::was_traded);
+        let missing: Vec<String> = quiet.into_iter().map(|t| t.symbol).collect();
         let mut commit = Commit::new();
         commit.statements.extend(ticker_rows(wanted.iter()));
-        let report = json!({ "symbols": wanted.len(), "at": cycle.now() });
+        let report = json!({ "symbols": wanted.len(), "missing": missing, "at": cycle.now() });
         Ok(Done::new(report, commit))
     }
 
@@ -206,8 +208,8 @@ impl Fetch {
     }
 }
 
-/// What the venue said of the last 24 hours: a raw row each, and the newest of each symbol. Of two
-/// answers about one instant the first counts, in both.
+/// What the venue said of the last 24 hours of symbols that were traded: a raw row each, and the newest
+/// of each symbol. Of two answers about one instant the first counts, in both.
 pub(crate) fn ticker_rows<'a>(tickers: impl Iterator<Item = &'a Ticker24h>) -> [Statement; 2] {
     let (mut rows, mut newest) = (Vec::new(), Vec::new());
     for t in tickers {

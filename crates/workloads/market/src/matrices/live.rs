@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use watchbell_core::{
     BoxFuture, Commit, Cycle, Definition, Done, Fault, Millis, Missed, Pct, Statement, Time,
-    Trigger, Worker, values,
+    Trigger, Worker, chain, values,
 };
 use watchbell_db::{Database, DbError};
 use watchbell_venues::binance::wire::Ticker24h;
@@ -38,10 +38,34 @@ pub(crate) struct LiveWorker {
 struct Report {
     #[serde(flatten)]
     slice: Summary,
-    /// Symbols of the universe that the venue gave no ticker for.
+    /// Symbols of the universe that have no price in it.
     missing: Vec<String>,
+    /// Why, of each of them.
+    problems: Vec<String>,
     /// Slices that were too old to keep.
     removed: usize,
+}
+
+/// What the venue said of the symbols that were asked.
+#[derive(Default)]
+struct Tickers {
+    /// By symbol.
+    had: BTreeMap<String, Ticker24h>,
+    /// What is wrong with those that have no price, by symbol.
+    problems: BTreeMap<String, String>,
+}
+
+impl Tickers {
+    fn take(&mut self, tickers: Vec<Ticker24h>) {
+        for ticker in tickers {
+            let symbol = ticker.symbol.clone();
+            if ticker.was_traded() {
+                self.had.insert(symbol, ticker);
+            } else {
+                self.problems.insert(symbol, "not traded for 24 hours".to_owned());
+            }
+        }
+    }
 }
 
 impl LiveWorker {
@@ -60,12 +84,11 @@ impl LiveWorker {
         if symbols.is_empty() {
             return Ok(Done::nothing());
         }
-        let tickers = self.tickers(&symbols).await?;
-        let missing: Vec<String> = symbols
-            .iter()
-            .filter(|s| !tickers.contains_key(&***s))
-            .map(ToString::to_string)
-            .collect();
+        let Tickers { had: tickers, problems } = self.tickers(&symbols).await?;
+        let missing: Vec<String> =
+            symbols.iter().map(ToString::to_string).filter(|s| !tickers.contains_key(s)).collect();
+        let problems =
+            problems.iter().map(|(symbol, problem)| format!("{symbol}: {problem}")).collect();
         let market = stored::market(&self.db, &symbols).await?;
         let opening = stored::opening(&self.db, &market, &series, None, ts, ts).await?;
         let source = Source {
@@ -94,36 +117,54 @@ impl LiveWorker {
         if removed > 0 {
             commit.statements.extend(remove(&series, &old));
         }
-        Ok(Done::new(Report { slice, missing, removed }, commit))
+        Ok(Done::new(Report { slice, missing, problems, removed }, commit))
     }
 
-    /// The ticker of each symbol that the venue knows.
-    async fn tickers(
-        &self,
-        symbols: &[Arc<str>],
-    ) -> Result<BTreeMap<String, Ticker24h>, VenueError> {
-        let mut all = BTreeMap::new();
+    /// The ticker of each symbol, or what is wrong with it. A symbol that cannot be had does not take
+    /// the others with it; where it is the venue that has a bad moment, or an answer is cut short, it
+    /// fails for all, and there is no slice with holes that the next cycle would fill.
+    async fn tickers(&self, symbols: &[Arc<str>]) -> Result<Tickers, VenueError> {
+        let mut tickers = Tickers::default();
         for page in symbols.chunks(PAGE) {
             let page: Vec<&str> = page.iter().map(|s| &**s).collect();
-            let tickers = match self.client.ticker_24h(&page).await {
-                Ok(tickers) => tickers,
-                // One symbol that the venue does not know refuses the whole page.
-                Err(e) if e.class() == Class::Permanent && page.len() > 1 => {
-                    let mut known = Vec::new();
-                    for symbol in page {
-                        match self.client.ticker_24h(&[symbol]).await {
-                            Ok(tickers) => known.extend(tickers),
-                            Err(e) if e.class() == Class::Permanent => {}
-                            Err(e) => return Err(e),
-                        }
+            let (suspects, named) = match self.client.ticker_24h(&page).await {
+                Ok(answered) => {
+                    tickers.take(answered);
+                    continue;
+                }
+                // The others are asked again without these, and must be answered then.
+                Err(VenueError::Incomplete { missing, .. }) => {
+                    let others: Vec<&str> = page
+                        .iter()
+                        .copied()
+                        .filter(|symbol| !missing.iter().any(|m| m == symbol))
+                        .collect();
+                    if !others.is_empty() {
+                        tickers.take(self.client.ticker_24h(&others).await?);
                     }
-                    known
+                    (missing, !others.is_empty())
+                }
+                // One symbol that the venue does not know refuses the whole page, unnamed.
+                Err(e) if e.class() == Class::Permanent => {
+                    (page.into_iter().map(str::to_owned).collect(), false)
                 }
                 Err(e) => return Err(e),
             };
-            all.extend(tickers.into_iter().map(|t| (t.symbol.clone(), t)));
+            for symbol in suspects {
+                match self.client.ticker_24h(&[&symbol]).await {
+                    Ok(answered) => tickers.take(answered),
+                    Err(e) if e.class() == Class::Permanent => {
+                        tickers.problems.insert(symbol, chain(&e));
+                    }
+                    // It was left out before, while all others were answered: that is its own trouble.
+                    Err(e) if named && e.class() == Class::Transient => {
+                        tickers.problems.insert(symbol, chain(&e));
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
         }
-        Ok(all)
+        Ok(tickers)
     }
 
     /// Slices that are too old to keep, the oldest first.

@@ -7,8 +7,9 @@ use watchbell_market::matrices::tiers::{Tier, direction};
 use watchbell_market::matrices::{self, MATRICES};
 use watchbell_market::{Config, mea};
 use watchbell_testkit::{NOW, postgres_is_wanted};
+use watchbell_venues::sim::Market;
 
-use crate::world::{Computed, World, engines};
+use crate::world::{Computed, MINUTE, World, engines};
 
 const HOUR: Millis = Millis::from_hours(1);
 /// USDT and the three coins of the world.
@@ -285,6 +286,115 @@ async fn one_unknown_symbol_does_not_starve_the_others() {
     let grid = matrices::latest_grid(&w.db, "cycle", MatrixType::Benchmark).await.unwrap().unwrap();
     assert!(grid.cells[1][0].is_some());
     assert_eq!(grid.reasons[4][0].as_deref(), Some("NO_ROUTE"));
+}
+
+/// What the newest slice has of the prices in USDT, by symbol; `None` where it has a reason instead.
+async fn in_usdt(w: &World) -> Vec<Option<f64>> {
+    let grid = matrices::latest_grid(&w.db, "cycle", MatrixType::Benchmark).await.unwrap().unwrap();
+    (1..grid.cells.len()).map(|coin| grid.cells[coin][0]).collect()
+}
+
+/// Each answer takes a second; this goes wrong with every request after the first `asked`.
+fn after(w: &World, asked: i64, fault: &str) -> String {
+    let from = w.clock.now() + Millis(asked * 1_000 - 500);
+    format!("ticker:latency:ms=1000 ; {fault},from={from}")
+}
+
+#[tokio::test]
+async fn one_symbol_that_cannot_be_had_leaves_the_slice_to_the_others() {
+    let w = World::with(&hourly(), HOUR * 4, "ticker:missing:symbol=ETHUSDT").await;
+    w.settle().await;
+    // Left out of the list, but answered alone.
+    let done = w.tick(MATRICES).await.unwrap();
+    assert_eq!(done.summary["missing"], serde_json::json!([]));
+    assert!(in_usdt(&w).await.iter().all(Option::is_some));
+    // Not to be had at all: the list is asked, the others again, and then it alone.
+    w.pass(Millis::from_mins(2));
+    let alone = after(&w, 2, "ticker:500:symbol=ETHUSDT");
+    w.set_faults(&format!("ticker:missing:symbol=ETHUSDT ; {alone}"));
+    let done = w.tick(MATRICES).await.unwrap();
+    assert_eq!(done.summary["missing"], serde_json::json!(["ETHUSDT"]));
+    let problem = done.summary["problems"][0].as_str().unwrap();
+    assert!(
+        problem.starts_with("ETHUSDT: binance 24hr ETHUSDT: refused with status 500"),
+        "{problem}"
+    );
+    let prices = in_usdt(&w).await;
+    assert_eq!(prices.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true]);
+    // And well again.
+    w.set_faults("");
+    w.pass(Millis::from_mins(2));
+    let done = w.tick(MATRICES).await.unwrap();
+    assert_eq!(done.summary["problems"], serde_json::json!([]));
+    assert!(in_usdt(&w).await.iter().all(Option::is_some));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_short_is_never_taken_for_a_whole_one() {
+    let w = World::with(&hourly(), HOUR * 4, "").await;
+    w.settle().await;
+    let slices = "select count(*) from matrices.slices where series = 'cycle'";
+    let fails = async |faults: &str| {
+        w.set_faults(faults);
+        assert_eq!(w.tick(MATRICES).await.unwrap_err().kind(), "transient", "{faults}");
+        assert_eq!(w.count(slices).await, 0, "{faults}");
+    };
+    fails("ticker:truncated").await;
+    fails("ticker:malformed").await;
+    // One is left out of the list, and the others, asked again, are cut short.
+    let others = after(&w, 1, "ticker:malformed:seed=1");
+    fails(&format!("ticker:missing:symbol=ETHUSDT ; {others}")).await;
+    // Where nobody is in the list, it is no symbol's own trouble.
+    let alone = after(&w, 1, "ticker:500:seed=1");
+    fails(&format!("ticker:missing ; {alone}")).await;
+    // A page is refused for one unknown symbol; another one of it has only a bad moment.
+    w.apply(
+        "insert into settings.coin_universe
+           (symbol, enabled, sort_order, base_asset, quote_asset, updated_at)
+         values ('NOPEUSDT', 1, 99, 'NOPE', 'USDT', 0)",
+        vec![],
+    )
+    .await;
+    fails(&after(&w, 2, "ticker:500:symbol=ETHUSDT")).await;
+    w.set_faults("");
+    w.tick(MATRICES).await.unwrap();
+    assert_eq!(w.count(slices).await, 1);
+}
+
+/// A recording in which SOLUSDT stops two days before the others.
+fn delisting() -> Market {
+    let folder = tempfile::tempdir().unwrap();
+    for (symbol, price, end) in [
+        ("BTCUSDT", 90_000, NOW + HOUR),
+        ("ETHUSDT", 3_000, NOW + HOUR),
+        ("SOLUSDT", 150, NOW - HOUR * 48),
+    ] {
+        let mut csv = String::from("open_time_ms,open,high,low,close,volume\n");
+        let begin = NOW - HOUR * 54;
+        for i in 0..(end - begin) / MINUTE {
+            let (at, price) = (begin + MINUTE * i, price + i % 7);
+            csv += &format!("{},{price},{price}.5,{price},{price},{}.25\n", at.0, 3 + i % 5);
+        }
+        std::fs::write(folder.path().join(format!("{symbol}-1m.csv")), csv).unwrap();
+    }
+    Market::recorded(folder.path()).unwrap()
+}
+
+#[tokio::test]
+async fn a_symbol_that_stopped_trading_has_no_price_and_the_others_have() {
+    let w = World::of(delisting(), Engine::Sqlite, &hourly(), HOUR * 4, "").await;
+    let done = w.tick(MATRICES).await.unwrap();
+    assert_eq!(done.summary["missing"], serde_json::json!(["SOLUSDT"]));
+    let want = serde_json::json!(["SOLUSDT: not traded for 24 hours"]);
+    assert_eq!(done.summary["problems"], want);
+    let prices = in_usdt(&w).await;
+    assert_eq!(prices.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false]);
+    // Its zeros are no price: neither here nor by the job.
+    w.pass(MINUTE);
+    let done = w.ingest_job("fetch_ticker", serde_json::json!({})).await.unwrap();
+    assert_eq!(done.summary["missing"], serde_json::json!(["SOLUSDT"]));
+    let stored = w.rows("select symbol from market.ticker_latest order by symbol").await;
+    assert_eq!(stored, [["BTCUSDT".into()], ["ETHUSDT".into()]]);
 }
 
 #[tokio::test]

@@ -138,8 +138,19 @@ impl World {
     }
 
     pub(crate) async fn on(engine: Engine, config: &Config, history: Millis, faults: &str) -> Self {
+        Self::of(Market::synthetic(7, &SYMBOLS), engine, config, history, faults).await
+    }
+
+    /// With a venue of another market of the same symbols.
+    pub(crate) async fn of(
+        market: Market,
+        engine: Engine,
+        config: &Config,
+        history: Millis,
+        faults: &str,
+    ) -> Self {
         let clock = Clock::manual(NOW + FINALITY);
-        let market = Arc::new(Market::synthetic(7, &SYMBOLS));
+        let market = Arc::new(market);
         let sim = simulator(&clock, &market, faults).await;
         let truth = simulator(&clock, &market, "").await;
         let log = CallLog::default();

@@ -5,6 +5,10 @@
 //! allocation and mood, validates its universe and scans its health, as a node does that lives. Memory
 //! is read from `/proc`, the market's time and the windows from the store, by a connection that is
 //! closed again. The simulated venue runs in the same process and is part of what is measured.
+//!
+//! The node counts in the market's time, and this machine does its work in the wall's. So its limits are
+//! configured to last as long on the wall as they do on a node that runs at its pace: three minutes are
+//! otherwise 200 ms at 900 times that, and a machine that is busy for so long ends healthy work.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,11 +17,15 @@ use std::process::Command;
 use anyhow::Context as _;
 use clap::Parser;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
+use serde_json::{Value, json};
 use watchbell_bench::process::{PATIENCE, Process};
 use watchbell_bench::{Table, Usage, grouped, machine, progress};
 use watchbell_clock::{Clock, Stopwatch};
 use watchbell_core::{Millis, Time};
+use watchbell_engine::Options;
+use watchbell_engine::health::{HealthScan, Housekeeping};
 use watchbell_market::DEFAULT_SYMBOLS;
+use watchbell_venues::binance;
 
 /// Measures memory over a month of live running.
 #[derive(Debug, Parser)]
@@ -120,14 +128,44 @@ fn slope(looks: &[&Look]) -> f64 {
     covariance / variance
 }
 
+/// What the node is told: how often it polls, and limits that are longer by the speed.
+fn config(args: &Args) -> anyhow::Result<Value> {
+    let longer = |limit: Millis| (limit * i64::from(args.speed)).exact();
+    let Options { lease_ttl, lease_renew, stop_grace, abort_grace, .. } =
+        Options::new(Path::new(""));
+    let own = [HealthScan::definition(Millis::from_mins(1)), Housekeeping::definition()?];
+    let workers = watchbell_market::definitions(&watchbell_market::Config::default());
+    let workers: serde_json::Map<String, Value> = workers
+        .iter()
+        .chain(&own)
+        .map(|of| {
+            let soft = longer(of.soft_timeout);
+            let hard = longer(of.hard_timeout.max(of.soft_timeout));
+            (of.name.to_string(), json!({ "soft_timeout": soft, "hard_timeout": hard }))
+        })
+        .collect();
+    Ok(json!({
+        "node": {
+            "lease_ttl": longer(lease_ttl),
+            "lease_renew": longer(lease_renew),
+            "stop_grace": longer(stop_grace),
+            "abort_grace": longer(abort_grace),
+        },
+        "venue": { "request_timeout": longer(binance::Config::default().request_timeout) },
+        "market": { "sampling": { "poll": format!("{}ms", args.poll) } },
+        "workers": workers,
+    }))
+}
+
 async fn watch(args: &Args) -> anyhow::Result<Vec<Look>> {
     let bin = args.bin.canonicalize().with_context(|| {
         format!("there is no {}: build it with `cargo build --release`", args.bin.display())
     })?;
     let dir = tempfile::tempdir().context("cannot make a temporary directory")?;
     let (data, log) = (dir.path().join("data"), dir.path().join("node.log"));
-    let config = dir.path().join("watchbell.yaml");
-    fs::write(&config, format!("market:\n  sampling:\n    poll: {}ms\n", args.poll))?;
+    let file = dir.path().join("watchbell.yaml");
+    // JSON is YAML.
+    fs::write(&file, config(args)?.to_string())?;
     let clock = Clock::system();
     let mut command = Command::new(bin);
     command
@@ -135,7 +173,7 @@ async fn watch(args: &Args) -> anyhow::Result<Vec<Look>> {
         .arg("--data-dir")
         .arg(&data)
         .arg("--config")
-        .arg(&config)
+        .arg(&file)
         .current_dir(dir.path());
     let mut node = Process::start(&mut command, &log)?;
     let (mut looks, mut since): (Vec<Look>, _) = (Vec::new(), None);

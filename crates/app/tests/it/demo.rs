@@ -272,9 +272,9 @@ fn the_recorded_market_data_is_complete_where_it_is_at_hand() {
 }
 
 /// All minutes that are recorded, more than ninety days of them: twice from scratch, and once more on
-/// the other engine. `cargo test -p watchbell --test it -- --ignored recorded_day`
+/// the other engine. `cargo test --release -p watchbell --test it -- --ignored recorded_day`
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes a quarter of an hour with the release binary"]
 fn every_recorded_day_gives_the_same_hashes_twice_and_on_both_engines() {
     let Some(recorded) = recordings() else { return };
     let mut homes = vec![Home::configured("{}\n"), Home::configured("{}\n")];

@@ -212,9 +212,9 @@ impl Artifacts {
                 if orphan {
                     // What was staged has no reader.
                     if name == STAGE {
-                        fs::remove_dir_all(&path)?
+                        fs::remove_dir_all(&path)?;
                     } else {
-                        self.discard(&path)?
+                        self.discard(&path)?;
                     }
                     found.removed.push(path);
                 }

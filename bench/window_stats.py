@@ -31,6 +31,8 @@ except ImportError:
     sys.exit("window_stats.py needs numpy: install it with `python3 -m pip install numpy`")
 
 BINS, PER_PRIMARY, SELECTED, TOP, DISPLAY = 256, 16, 16, 8, 128
+# Positions in the range that are closer than this are one.
+SAME = 1e-9
 TENDENCY, METRICS = 30, 30
 
 
@@ -160,11 +162,13 @@ def weighted_median(x, w):
 def leaning(x, w):
     centre = weighted_median(x, w)
     sigma = weighted_median(np.abs(x - centre), w)
-    if sigma == 0:
+    if sigma <= SAME:
         if x.min() == x.max():
             return 0.0
         mean = np.average(x, weights=w)
         sigma = np.sqrt(np.average((x - mean) ** 2, weights=w))
+        if sigma <= SAME:
+            return 0.0
     return np.tanh(np.average((x - centre) / sigma, weights=w))
 
 
@@ -202,7 +206,7 @@ def vectors(prices, weights):
     mean, left, right = 0.0, 0.0, 0.0
     if high > low:
         x = np.clip((prices - low) / (high - low), 0, 1)
-        bins = np.floor(x * (DISPLAY - 1) + 0.5).astype(np.int64)
+        bins = np.floor((x + SAME) * (DISPLAY - 1) + 0.5).astype(np.int64)
         gamma = np.bincount(bins, weights, minlength=DISPLAY)
         counts = np.bincount(bins, minlength=DISPLAY)
         # A bin with one point leans nowhere.

@@ -8,7 +8,9 @@
 //!
 //! Two floors of the original formulas are left out, for they break scale invariance with coins
 //! that cost a fraction of a cent: the range of prices and their variance are floored there at 1e-9
-//! in price units. Here a range or a deviation of exactly nil gives 0, and no other is touched.
+//! in price units. Here a range of exactly nil gives 0, and so does a deviation that is nil but for
+//! rounding, as a part of the range: equal prices that are means of several differ in their last digits,
+//! and what these say is no leaning.
 
 use serde::Serialize;
 
@@ -20,6 +22,9 @@ use super::{Parity, math};
 pub const SCALE: f64 = 100.0;
 /// Returns that tendency and swap look at.
 pub const TENDENCY_WINDOW: usize = 30;
+/// Positions in the range that are closer than this are one: prices have fifteen digits, and a range is
+/// seldom less than a hundred-thousandth of the price.
+const SAME: f64 = 1e-9;
 /// Gain of the swap score.
 const SWAP_ALPHA: f64 = 1.2;
 /// Version of the vector JSON.
@@ -175,7 +180,8 @@ fn inner(
     // order that its medians need.
     Weighted::sort(&mut b.points);
     let scale = (bins - 1) as f64;
-    let bin = |item: &Weighted| (item.value * scale + 0.5).floor() as usize;
+    // What lies on the border of two bins but for rounding is in the upper one.
+    let bin = |item: &Weighted| ((item.value + SAME) * scale + 0.5).floor() as usize;
 
     let (mut leanings, mut total) = (0.0, 0.0);
     for run in b.points.chunk_by(|x, y| bin(x) == bin(y)) {
@@ -202,7 +208,7 @@ fn leaning(run: &[Weighted], total: f64, parity: Parity, deviations: &mut Vec<We
         .extend(run.iter().map(|item| Weighted { value: (item.value - centre).abs(), ..*item }));
     Weighted::sort(deviations);
     let mut sigma = weighted_median(deviations, parity);
-    if sigma == 0.0 {
+    if sigma == 0.0 || (sigma <= SAME && parity == Parity::Product) {
         sigma = match parity {
             // Every bin of two points then scores +100.
             Parity::Origin => 1e-9,
@@ -214,7 +220,7 @@ fn leaning(run: &[Weighted], total: f64, parity: Parity, deviations: &mut Vec<We
                 (squares / total).sqrt()
             }
         };
-        if sigma == 0.0 {
+        if sigma <= SAME && parity == Parity::Product {
             return 0.0;
         }
     }
@@ -293,6 +299,34 @@ mod tests {
         let v = vectors(&prices, &[1.0; 40], 128, Parity::Product, &mut Buffers::default());
         assert_eq!(v.tendency.direction, 0.0, "rounding noise is no roughness");
         assert_eq!(v.samples, 40);
+    }
+
+    /// Prices on few ticks, each the mean of five equal quotes: alike but for rounding.
+    #[test]
+    fn the_last_digits_of_equal_prices_are_no_leaning() {
+        let mut seed = 7_u64;
+        let mut dice = |sides: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) % sides
+        };
+        for bins in [4, 8, 64, 128, 256] {
+            let ticks: Vec<u64> = (0..360).map(|_| dice(11)).collect();
+            let weights: Vec<f64> = (0..360).map(|_| 1.0 + dice(9) as f64).collect();
+            let of = |scale: f64, quotes: u32| {
+                let price = |tick: &u64| {
+                    let quote = scale * (0.4012 + 0.0001 * *tick as f64);
+                    (0..quotes).map(|_| quote).sum::<f64>() / f64::from(quotes)
+                };
+                let prices: Vec<f64> = ticks.iter().map(price).collect();
+                vectors(&prices, &weights, bins, Parity::Product, &mut Buffers::default())
+            };
+            let exact = of(1.0, 1);
+            for (scale, quotes) in [(1.0, 5), (3.0, 5), (1.1, 7), (0.7, 3), (1e-6, 5)] {
+                let other = of(scale, quotes);
+                let gap = (exact.inner - other.inner).abs();
+                assert!(gap < 1e-6, "{bins} bins, {scale} x {quotes}: {exact:?} {other:?}");
+            }
+        }
     }
 
     #[test]

@@ -344,7 +344,7 @@ async fn place(
 }
 
 fn apply_http(args: &HttpArgs, config: &mut Config) {
-    config.http.enabled = !args.no_http;
+    config.http.enabled &= !args.no_http;
     if let Some(port) = args.http_port {
         config.http.bind.set_port(port);
     }

@@ -67,13 +67,18 @@ async fn dispatch(cli: Cli, out: &mut Out) -> Result<Exit, ControlError> {
             Ok(Exit::Ok)
         }
         Task::Demo(args) => {
-            // A demonstration needs no configuration, and obeys one only when told to.
-            let env = Env::merged([], "").map_err(|e| invalid(&e))?;
+            // A demonstration needs no configuration, and obeys one only when told to; then it is read as
+            // everywhere else. Otherwise a variable that is meant for real work would reach it.
+            let env = match &global.config {
+                Some(_) => environment()?,
+                None => Env::default(),
+            };
             let data_dir = global.data_dir.clone().unwrap_or_else(|| demo::DATA_DIR.into());
             let data_dir = working_dir()?.join(data_dir);
             let named = Global { data_dir: Some(data_dir), ..global.clone() };
             let config = load(&named, &env, None, None, global.config.is_none())?;
             logging::start(&config.log, global.verbose, global.quiet);
+            warn(&config);
             let signals = Signals::listen()?;
             demo::run(&args, config, out, &signals).await
         }

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 
 use serde_json::Value;
 use watchbell_clock::Stopwatch;
 use watchbell_core::{Millis, Time};
 
-use crate::harness::{CONFIG, Home, server};
+use crate::harness::{CONFIG, Home, finish, server};
 
 const MINUTE: Millis = Millis::from_mins(1);
 
@@ -62,6 +62,37 @@ fn the_demonstration_catches_up_and_prints_its_status() {
     let counts = &status["series"]["window-sampler-30m"]["counts"];
     assert!(counts["complete"].as_i64().unwrap() >= 48, "{counts}");
     assert_eq!(counts.get("abandoned"), None, "{counts}");
+}
+
+#[test]
+fn a_demonstration_obeys_the_environment_only_over_a_file_that_is_named() {
+    // Who served the API here would be refused: the port is in use.
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let at = taken.local_addr().expect("an address");
+    let file =
+        format!("market: {{ windows: [30m] }}\nhttp: {{ enabled: false, bind: \"{at}\" }}\n");
+    let series = |arguments: &[&str], dotenv: &str, env: &[(&str, &str)]| -> Vec<String> {
+        let home = Home::configured(&file);
+        std::fs::write(home.path().join(".env"), dotenv).expect("a file in our directory");
+        let demo = ["demo", "--once", "--days", "1"];
+        let mut command = home.command(demo.iter().chain(arguments));
+        command.envs(env.iter().copied());
+        finish(command).ok();
+        let status = home.run(["status", "--json"]).ok().json();
+        let all = status["series"].as_object().expect("series by name").keys();
+        all.filter(|name| name.starts_with("window-sampler-")).cloned().collect()
+    };
+    let windows = "WATCHBELL_MARKET__WINDOWS";
+    let dotenv = format!("{windows}=[1h]\n");
+    assert_eq!(series(&[CONFIG], "", &[]), ["window-sampler-30m"]);
+    assert_eq!(series(&[CONFIG], &dotenv, &[]), ["window-sampler-1h"]);
+    assert_eq!(series(&[CONFIG], &dotenv, &[(windows, "[3h]")]), ["window-sampler-3h"]);
+    let named = [(windows, "[3h]"), ("WATCHBELL_CONFIG", "watchbell.yaml")];
+    assert_eq!(series(&[], &dotenv, &named), ["window-sampler-3h"]);
+    // What is meant for real work does not reach a demonstration that was told of no file.
+    let nobodys = [(windows, "[3h]"), ("WATCHBELL_STORE__URL", "postgres://127.0.0.1:9/real")];
+    let all = ["window-sampler-1h", "window-sampler-30m", "window-sampler-3h"];
+    assert_eq!(series(&["--no-http"], &dotenv, &nobodys), all);
 }
 
 /// Section 11.5 (a), with the binary: once more, and through faults.

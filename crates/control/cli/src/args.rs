@@ -227,6 +227,9 @@ const DEMO_HELP: &str = "\
 Starts the venue simulator on loopback, fills a store with several days of 1-minute klines of seven
 symbols, computes their 30m, 1h and 3h windows, and goes on live until Ctrl-C.
 
+It looks for no configuration: no watchbell.yaml, no .env, no variables of keys. With --config FILE
+the file is read as elsewhere, with .env and the environment over it.
+
 Examples:
   watchbell demo                              catch up, then run live
   watchbell demo --once                       catch up, print the status, and exit

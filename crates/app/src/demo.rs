@@ -19,7 +19,7 @@ use watchbell_core::port::{self, EventQuery};
 use watchbell_core::{EventRecord, Millis, Time, chain, window};
 use watchbell_venues::binance::Credentials;
 use watchbell_venues::sim::{
-    FaultScript, Limits, Market, SimConfig, Simulator, TEST_KEY, TEST_SECRET,
+    Account, FaultScript, Limits, Market, SimConfig, Simulator, TEST_KEY, TEST_SECRET,
 };
 
 use crate::compose::{self, Run, Running};
@@ -52,6 +52,10 @@ pub(crate) struct Marker {
     market: Time,
     /// How fast the market runs.
     speed: f64,
+    /// The market's time from which on the simulated account trades: that of the first start. A copy of
+    /// a store does not say it; there the account begins with the copy.
+    #[serde(default)]
+    account: Option<Time>,
 }
 
 impl Marker {
@@ -199,6 +203,9 @@ pub(crate) async fn run(
     })
     .await
     .map_err(|e| ControlError::unavailable(chain(&e)))?;
+    if let Some(since) = marker.account {
+        venue.set_account(Account::standard(since));
+    }
     config.venue.base_url = venue.base_url();
     config.venue.ws_url = venue.ws_url();
     config.venue.alternates = Vec::new();
@@ -304,8 +311,14 @@ async fn place(
     let mut known = Marker::read(&config.data_dir)?;
     let exists = installation::exists(config).await?;
     if known.is_none() && exists {
-        let fresh =
-            Marker { seed, klines: klines.clone(), wall, market: span.0, speed: args.speed };
+        let fresh = Marker {
+            seed,
+            klines: klines.clone(),
+            wall,
+            market: span.0,
+            speed: args.speed,
+            account: None,
+        };
         known = Some(fresh.restored(config).await?);
     }
     let now = match &known {
@@ -339,7 +352,8 @@ async fn place(
             market.kind()
         )));
     }
-    let marker = Marker { seed, klines, wall, market: now, speed: args.speed };
+    let account = known.and_then(|m| m.account).or(Some(now.floor(Millis::from_mins(1))));
+    let marker = Marker { seed, klines, wall, market: now, speed: args.speed, account };
     Ok((marker, from.floor(longest)))
 }
 

@@ -130,6 +130,17 @@ fn audit(data: &Path, seed: u64) {
             .await
             .unwrap();
         assert!(broken.is_empty(), "seed {seed}: candles are missing: {broken:?}");
+        // The account trades every ten minutes, whether or not somebody looks.
+        let gaps = db
+            .query(
+                "select symbol from market.account_trades group by symbol
+                 having count(*) <> max(trade_id)
+                    or (max(trade_time) - min(trade_time)) / 600000 + 1 <> count(*)",
+                values![],
+            )
+            .await
+            .unwrap();
+        assert!(gaps.is_empty(), "seed {seed}: trades of the account are missing: {gaps:?}");
         let trades = db
             .query_one(
                 "select (select count(*) from cin_aux.rt_move),

@@ -262,10 +262,11 @@ async fn compare(bench: Bench, unit: Option<Arc<Unit>>, stored: WindowRecord) ->
             None => report.detail = Some("the worker returned no hashes".to_owned()),
             Some(now) => {
                 report.verdict = if now.inputs != kept.inputs {
-                    report.detail = Some(format!(
-                        "it was computed from {}, and now from {}",
-                        kept.source, now.source
-                    ));
+                    report.detail = Some(if now.source == kept.source {
+                        format!("what it was computed from ({}) changed since", kept.source)
+                    } else {
+                        format!("it was computed from {}, and now from {}", kept.source, now.source)
+                    });
                     Verdict::InputsChanged
                 } else if now.result == kept.result {
                     Verdict::Same

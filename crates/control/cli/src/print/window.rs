@@ -109,6 +109,15 @@ pub fn verified(reports: &[VerifyReport], style: Style) -> String {
         style.bad(&format!("{all} verified: {} not the same", thousands(bad as i64)))
     };
     add(&mut text, format_args!("{end}\n"));
+    let changed = reports.iter().filter(|r| r.verdict == Verdict::InputsChanged).count();
+    if changed > 0 {
+        let more = format!(
+            "{} of them by inputs that changed since, as when history is filled in: `watchbell window \
+             backfill SERIES --from TIME --to TIME --recompute REASON` makes new versions",
+            thousands(changed as i64)
+        );
+        add(&mut text, format_args!("{}\n", style.faint(&more)));
+    }
     if removed > 0 {
         let which = count(removed as i64, "window", "windows");
         let more =

@@ -107,7 +107,9 @@ impl ImportMoves {
             let (id, owner) = (session.id, session.owner.clone());
             match self.one(cycle, session).await {
                 Ok(Some(one)) => {
-                    tracing::info!(session = id, imported = one.imported, "moves imported");
+                    if one.imported > 0 {
+                        tracing::info!(session = id, imported = one.imported, "moves imported");
+                    }
                     report.imported += one.imported;
                     report.sessions.push(one);
                 }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde::Serialize;
 use watchbell_core::{
@@ -40,6 +41,8 @@ pub(crate) struct Validation {
     client: BinanceClient,
     every: Millis,
     sampling: bool,
+    /// Runs in a row that met an outage.
+    outages: AtomicU32,
 }
 
 /// What a run found.
@@ -73,7 +76,23 @@ impl Validation {
         every: Millis,
         sampling: bool,
     ) -> Self {
-        Self { db, client, every, sampling }
+        Self { db, client, every, sampling, outages: AtomicU32::new(0) }
+    }
+
+    /// Of an outage the first run is told, then the second, the fourth and so on, and its end.
+    fn tell_outage(&self, outage: bool) {
+        if !outage {
+            let met = self.outages.swap(0, Ordering::Relaxed);
+            if met > 0 {
+                tracing::info!("symbols have fresh data again, after {met} validations without");
+            }
+            return;
+        }
+        let met = self.outages.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if met.is_power_of_two() {
+            let times = if met > 1 { format!(" ({met} in a row)") } else { String::new() };
+            tracing::warn!("{OUTAGE}{times}");
+        }
     }
 
     async fn validate(&self, cycle: &Cycle) -> Result<Done, Fault> {
@@ -114,8 +133,8 @@ impl Validation {
             .collect();
         if verdict.outage {
             report.outage = Some(OUTAGE);
-            tracing::warn!("{OUTAGE}");
         }
+        self.tell_outage(verdict.outage);
         let wish = Wish::Validated {
             enable: verdict.enable.clone(),
             disable: verdict.disable.iter().map(|(s, c)| (Arc::clone(s), c.to_string())).collect(),

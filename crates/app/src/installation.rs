@@ -224,7 +224,10 @@ async fn connect(store: &config::Store, create: bool) -> Result<Database, DbErro
 
 /// A database error, for the operator. Its own text says what to do.
 pub(crate) fn trouble(error: &DbError) -> ControlError {
-    ControlError::unavailable(chain(error))
+    match error {
+        DbError::Exists { .. } => ControlError::conflict(chain(error)),
+        _ => ControlError::unavailable(chain(error)),
+    }
 }
 
 /// `watchbell.db` and `.replaced-1` make `watchbell.db.replaced-1`.

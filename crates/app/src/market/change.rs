@@ -5,7 +5,7 @@ use watchbell_api::{ControlError, RunOptions, RunRequest};
 use watchbell_cli::Out;
 use watchbell_core::job::State;
 use watchbell_core::port::{Enqueued, JobRecord};
-use watchbell_core::{Millis, NewJob, WorkerName};
+use watchbell_core::{Millis, NewJob, Refusal, WorkerName};
 
 use super::args::{CloseArgs, LedgerCommand, OpenArgs, SymbolsArgs, SyncArgs};
 use super::place::Place;
@@ -104,9 +104,7 @@ pub(super) async fn ended(
     match job.state {
         State::Succeeded => Ok(job),
         State::Cancelled => Err(ControlError::conflict(format!("job {id} was cancelled"))),
-        State::Failed => {
-            Err(ControlError::internal(format!("job {id} failed: {}", error_of(&job))))
-        }
+        State::Failed => Err(failed(&job)),
         State::Queued => Err(ControlError::internal(format!(
             "an attempt at job {id} failed, and it will be tried again: {}",
             error_of(&job)
@@ -116,6 +114,20 @@ pub(super) async fn ended(
             Err(ControlError::unavailable(format!("job {id} has not ended within {PATIENCE}"))
                 .help(format!("it goes on: see `watchbell job show {id}`")))
         }
+    }
+}
+
+/// A job that was refused ends the command as any other request that is.
+fn failed(job: &JobRecord) -> ControlError {
+    let error = error_of(job).to_owned();
+    let refusal = job.result.clone().and_then(|result| serde_json::from_value(result).ok());
+    match refusal {
+        Some(Refusal::Invalid) => ControlError::invalid(error),
+        Some(Refusal::Conflict) => ControlError::conflict(error),
+        Some(Refusal::NotFound { what, name }) => {
+            ControlError::NotFound { what, name, suggestion: None }
+        }
+        None => ControlError::internal(format!("job {} failed: {error}", job.id)),
     }
 }
 

@@ -190,9 +190,14 @@ pub(crate) async fn show(
             })
         }
         MarketCommand::Mood { label, limit } => {
-            let labels: Vec<String> = match label {
-                Some(label) => vec![label.exact()],
-                None => lengths.iter().map(|l| l.exact()).collect(),
+            let known: Vec<String> = lengths.iter().map(|l| l.exact()).collect();
+            let labels = match label.map(Millis::exact) {
+                Some(label) if known.contains(&label) => vec![label],
+                Some(label) => {
+                    let known = known.iter().map(String::as_str);
+                    return Err(ControlError::not_found("label", label, known));
+                }
+                None => known,
             };
             let lines = view::moods(db, &labels, *limit).await.map_err(|e| trouble(&e))?;
             out.data(&lines, |l, style| print::moods(l, style))

@@ -88,13 +88,22 @@ fn the_market_is_shown_and_checked_beside_a_node_and_without_one() {
             let rebuilt = home.run(["market", "rebuild"]).ok().out;
             assert!(rebuilt.contains("symbols 0  tickers 0"), "{rebuilt}");
             let unknown = home.run(["market", "universe", "disable", "NOSUCHUSDT"]);
-            assert_eq!(unknown.code(), 1, "{unknown:#?}");
-            assert!(unknown.err.contains("NOSUCHUSDT"), "{unknown:#?}");
+            assert_eq!(unknown.code(), 3, "{unknown:#?}");
+            assert!(unknown.err.contains("no symbol `NOSUCHUSDT`"), "{unknown:#?}");
             let open = ["market", "sessions", "open", "--owner", "ada", "--balance", "USDT=1000"];
             home.run(open).ok();
+            let again = home.run(open);
+            assert_eq!(again.code(), 4, "{again:#?}");
+            assert!(again.err.contains("is open: close it first"), "{again:#?}");
             let shown = home.run(["market", "sessions", "show", id]).ok().out;
             assert!(shown.contains("OPEN") && shown.contains("1000"), "{shown}");
             home.run(["market", "sessions", "close", id]).ok();
+            let again = home.run(["market", "sessions", "close", id, "--json"]);
+            assert_eq!(again.code(), 4, "{again:#?}");
+            assert!(again.err.contains("problem:conflict"), "{again:#?}");
+            let absent = home.run(["market", "sessions", "close", "99"]);
+            assert_eq!(absent.code(), 3, "{absent:#?}");
+            assert!(absent.err.contains("there is no session `99`"), "{absent:#?}");
             let shown = home.run(["market", "sessions", "show", id]).ok().out;
             assert!(shown.contains("CLOSED"), "{shown}");
             let core = home.run(["smoke", "run", "cin-core", "--json"]);
@@ -124,6 +133,9 @@ fn the_market_is_shown_and_checked_beside_a_node_and_without_one() {
 fn what_makes_no_sense_of_the_market_is_refused() {
     let homes = caught_up();
     let home = &homes[0];
+    let bad = home.path().join("bad.csv");
+    std::fs::write(&bad, "date,amount\n").unwrap();
+    let bad = bad.to_str().unwrap();
     for (args, code, said) in [
         (&["market", "window", "ETHUSD", "3h"][..], 3, "ETHUSDT 3h"),
         (&["market", "matrix", "cycles"], 3, "cycle"),
@@ -131,7 +143,12 @@ fn what_makes_no_sense_of_the_market_is_refused() {
         (&["market", "backfill", "ETHUSDT", "2026-11-02", "2026-11-01"], 2, "there is no time"),
         (&["market", "flags", "open", "marked"], 3, "market"),
         (&["market", "universe", "enable", "BTC-USD"], 2, "BTC-USD"),
+        (&["market", "universe", "enable", "FOO"], 2, "FOO"),
         (&["market", "ledger", "import", "none.csv"], 2, "none.csv"),
+        (&["market", "ledger", "import", bad], 2, "bad.csv"),
+        (&["market", "sessions", "open", "--label", "7m"], 2, "`7m` is no window"),
+        (&["market", "mood", "45m"], 3, "there is no label `45m`"),
+        (&["db", "backup", bad], 4, "exists"),
         (&["smoke", "run", "universes"], 3, "universe"),
     ] {
         let ended = home.run(args);

@@ -39,5 +39,5 @@ pub use trigger::{Cause, Missed, QueueSpec, Trigger, WindowInput, WindowSpec};
 pub use units::{Bps, CycleId, Frac, Millis, Pct, SeriesName, SessionId, Time, Token, WorkerName};
 pub use worker::{
     BoxError, BoxFuture, Cycle, CycleInput, Definition, Done, EventRecord, Fault, Host, Ledger,
-    NewArtifact, WindowHashes, Worker, chain,
+    NewArtifact, Refusal, WindowHashes, Worker, chain,
 };

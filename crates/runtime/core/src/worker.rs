@@ -385,6 +385,43 @@ impl Done {
     }
 }
 
+/// What kind of refusal ends a job: the job keeps it as its result, so that whoever waits for the job
+/// ends as a request that is refused at once does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "refusal", rename_all = "snake_case")]
+pub enum Refusal {
+    /// The request makes no sense.
+    Invalid,
+    /// What it names does not exist.
+    NotFound {
+        /// `session`, `symbol`, ...
+        what: String,
+        /// The name that was asked for.
+        name: String,
+    },
+    /// The present state forbids it.
+    Conflict,
+}
+
+/// The error of a refusal. It reads as the error within.
+#[derive(Debug)]
+struct Refused {
+    refusal: Refusal,
+    error: BoxError,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for Refused {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
 /// Why a cycle did not finish; decides what happens next.
 #[derive(Debug)]
 pub enum Fault {
@@ -413,6 +450,29 @@ impl Fault {
     /// A permanent fault from a sentence.
     pub fn permanent(e: impl Into<BoxError>) -> Self {
         Self::Permanent(e.into())
+    }
+    /// A request that makes no sense, now and later.
+    pub fn invalid(e: impl Into<BoxError>) -> Self {
+        Self::refused(Refusal::Invalid, e)
+    }
+    /// A request that the present state forbids.
+    pub fn conflict(e: impl Into<BoxError>) -> Self {
+        Self::refused(Refusal::Conflict, e)
+    }
+    /// A request that names what does not exist: `there is no session 7`.
+    pub fn not_found(what: &str, name: impl fmt::Display) -> Self {
+        let refusal = Refusal::NotFound { what: what.to_owned(), name: name.to_string() };
+        Self::refused(refusal, format!("there is no {what} {name}"))
+    }
+    /// A permanent fault that is a refusal of what was asked.
+    pub fn refused(refusal: Refusal, e: impl Into<BoxError>) -> Self {
+        Self::Permanent(Box::new(Refused { refusal, error: e.into() }))
+    }
+    /// What kind of refusal it is, if it is one.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&Refusal> {
+        let Self::Permanent(error) = self else { return None };
+        error.downcast_ref::<Refused>().map(|refused| &refused.refusal)
     }
     /// One word for the ledger.
     #[must_use]

@@ -147,7 +147,7 @@ pub struct JobRecord {
     pub finished_at: Option<Time>,
     /// Newest error, or why it ended without success.
     pub error: Option<String>,
-    /// Result of a success.
+    /// Result of a success; of a failure, what kind of [`Refusal`](crate::Refusal) it was, if one.
     pub result: Option<serde_json::Value>,
     /// The worker of the newest attempt.
     pub worker: Option<WorkerName>,

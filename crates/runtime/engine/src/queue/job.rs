@@ -113,9 +113,11 @@ impl Assignment {
                 "worker": self.unit.def.name, "kind": self.kind.name, "reason": reason,
             }),
         });
+        // Null without a refusal.
+        ran.summary = serde_json::json!(fault.refusal());
         let end = CycleEnd {
             outcome,
-            summary: serde_json::Value::Null,
+            summary: ran.summary.clone(),
             error: ran.error.clone(),
             started_at: ran.started_at,
             follow_up,

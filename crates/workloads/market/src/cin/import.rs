@@ -94,7 +94,7 @@ impl ImportMoves {
         if let Some(only) = only {
             sessions.retain(|s| s.id == only);
             if sessions.is_empty() {
-                return Err(Fault::permanent(format!("there is no open session {only}")));
+                return Err(Fault::not_found("open session", only));
             }
         }
         let mut report = Report::default();

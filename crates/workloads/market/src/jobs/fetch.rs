@@ -114,16 +114,16 @@ impl Fetch {
 
     async fn klines(&self, cycle: &Cycle, payload: &Value) -> Result<Done, Fault> {
         let Klines { symbol, window, from, to } = read(payload)?;
-        universe::split(&symbol).map_err(Fault::permanent)?;
+        universe::split(&symbol).map_err(Fault::invalid)?;
         let interval = Interval::ALL.into_iter().find(|i| i.as_str() == window);
         let day = Millis::from_days(1);
         let known = interval.and_then(|i| Some((i, i.millis().filter(|step| *step <= day)?)));
         let known = known.ok_or_else(|| {
-            Fault::permanent(format!("the venue has no candles of `{window}` on a fixed grid"))
+            Fault::invalid(format!("the venue has no candles of `{window}` on a fixed grid"))
         })?;
         let span = from.zip(to);
         if let Some((from, to)) = span.filter(|(from, to)| from >= to) {
-            return Err(Fault::permanent(format!("the span from {from} to {to} is empty")));
+            return Err(Fault::invalid(format!("the span from {from} to {to} is empty")));
         }
         let report = self.sync.fetch(cycle, &symbol, known, span).await?;
         Ok(Done::new(report, Commit::new()))
@@ -191,7 +191,7 @@ impl Fetch {
     async fn backfill_trades(&self, cycle: &Cycle, payload: &Value) -> Result<Done, Fault> {
         let Span { symbol, from, to } = read(payload)?;
         if from >= to {
-            return Err(Fault::permanent(format!("the span from {from} to {to} is empty")));
+            return Err(Fault::invalid(format!("the span from {from} to {to} is empty")));
         }
         let symbol: Arc<str> = Arc::from(symbol);
         let mut report = trades::Report { symbols: 1, ..trades::Report::default() };
@@ -277,11 +277,11 @@ fn ask_for_window(windows: &[Millis], cycle: &Cycle, payload: &Value) -> Result<
     let Window { label, window_start: start } = read(payload)?;
     let length = windows.iter().copied().find(|w| w.exact() == label).ok_or_else(|| {
         let known: Vec<String> = windows.iter().map(|w| w.exact()).collect();
-        Fault::permanent(format!("no window is called `{label}`: there are {}", known.join(", ")))
+        Fault::invalid(format!("no window is called `{label}`: there are {}", known.join(", ")))
     })?;
     if start.floor(length) != start {
         let before = start.floor(length);
-        return Err(Fault::permanent(format!(
+        return Err(Fault::invalid(format!(
             "no {label} window begins at {start}: the one before begins at {before}"
         )));
     }

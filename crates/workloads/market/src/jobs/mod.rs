@@ -298,7 +298,7 @@ pub(crate) fn as_job(worker: Arc<dyn Worker>) -> Runner {
 /// The payload as the type that its schema describes.
 fn read<T: DeserializeOwned>(payload: &Value) -> Result<T, Fault> {
     serde_json::from_value(payload.clone())
-        .map_err(|e| Fault::permanent(format!("the payload cannot be read: {e}")))
+        .map_err(|e| Fault::invalid(format!("the payload cannot be read: {e}")))
 }
 
 #[cfg(test)]

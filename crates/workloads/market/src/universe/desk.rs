@@ -10,14 +10,14 @@ use tokio::sync::Mutex;
 use watchbell_core::job::Kind;
 use watchbell_core::{
     BoxFuture, Commit, Cycle, CycleInput, Definition, Done, Expect, Fault, Millis, QueueSpec,
-    Statement, Time, Trigger, Worker, values,
+    Refusal, Statement, Time, Trigger, Worker, values,
 };
 use watchbell_db::Database;
 use watchbell_venues::binance::BinanceClient;
 use watchbell_venues::binance::wire::ExchangeInfo;
 
 use super::UNIVERSE_CHANGED;
-use super::change::{By, Pair, Requests, Universe, Wish};
+use super::change::{By, Pair, Requests, Universe, Wish, WishError};
 use super::venue::{Selection, select, stage};
 use crate::rebuild::rebuild;
 use crate::settings::settings;
@@ -139,7 +139,7 @@ impl Desk {
             }
             "settings.update" => {
                 let now = settings(&self.db).await?.with(&payload);
-                let now = now.map_err(|e| Fault::permanent(format!("no such setting: {e}")))?;
+                let now = now.map_err(|e| Fault::invalid(format!("no such setting: {e}")))?;
                 Ok(Done::new(now, now.store(cycle.now())?))
             }
             other => Err(Fault::permanent(format!("the universe's desk knows no job `{other}`"))),
@@ -176,7 +176,7 @@ impl Desk {
         let (at, info) = self.exchange_info(now, age).await?;
         let OfVenue { coins, quote, spot_only, disable_missing } = asked;
         let selection = Selection { coins, quote, spot_only };
-        let selected = select(&info, &selection).map_err(|e| Fault::Permanent(Box::new(e)))?;
+        let selected = select(&info, &selection).map_err(Fault::invalid)?;
         let wish = Wish::Venue { pairs: selected.pairs.clone(), disable_missing, at };
         let mut commit = Commit::new();
         commit.statements.extend(stage(&info, &selected, at)?);
@@ -240,7 +240,7 @@ async fn apply(
     commit: &mut Commit,
 ) -> Result<Outcome, Fault> {
     let universe = Universe::load(db).await?;
-    let plan = universe.plan(wish).map_err(|e| Fault::Permanent(Box::new(e)))?;
+    let plan = universe.plan(wish).map_err(refused)?;
     plan.write(&universe, by, now, commit)?;
     for symbol in plan.enabled.iter().chain(&plan.disabled) {
         commit.push(Statement::new(
@@ -331,9 +331,19 @@ pub(super) async fn carry_out_batches(db: &Database, cycle: &Cycle) -> Result<us
     Ok(pending.len())
 }
 
+fn refused(error: WishError) -> Fault {
+    let refusal = match &error {
+        WishError::Symbol(_) => Refusal::Invalid,
+        WishError::Absent(symbol) => {
+            Refusal::NotFound { what: "symbol".to_owned(), name: symbol.clone() }
+        }
+    };
+    Fault::refused(refusal, error)
+}
+
 fn read<T: serde::de::DeserializeOwned>(payload: serde_json::Value) -> Result<T, Fault> {
     serde_json::from_value(payload)
-        .map_err(|e| Fault::permanent(format!("the job's payload does not fit: {e}")))
+        .map_err(|e| Fault::invalid(format!("the job's payload does not fit: {e}")))
 }
 
 /// The kinds of jobs, with their schemas.

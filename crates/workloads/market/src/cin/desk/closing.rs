@@ -5,7 +5,7 @@ use serde_json::json;
 use watchbell_core::{Commit, Cycle, Done, Expect, Fault, Millis, Statement, Time, values};
 use watchbell_db::Database;
 
-use super::request::{arithmetic, refuse, unreadable};
+use super::request::{arithmetic, unreadable};
 use crate::account;
 use crate::cin::import::{CIN_IMPORT_MOVES, book};
 use crate::cin::marks;
@@ -80,7 +80,7 @@ async fn closing(
         return Err(Fault::Snooze { after: WAIT, why });
     }
     if let Some(first) = booked.first_error.as_ref().filter(|_| !accept_unbooked) {
-        return Err(refuse(format!(
+        return Err(Fault::conflict(format!(
             "{} trades are not booked, the first is {first}; see cin_aux.rt_move_error, mend \
              it, or close with accept_unbooked",
             booked.unbooked

@@ -27,7 +27,7 @@ use watchbell_core::{
 };
 use watchbell_db::Database;
 
-use self::request::{Closing, File, One, OneOrAll, Planned, read, refuse, unreadable};
+use self::request::{Closing, File, One, OneOrAll, Planned, read, unreadable};
 use super::marks;
 use super::prices::Prices;
 use super::session::{self, Session, Status};
@@ -69,7 +69,7 @@ impl Desk {
 
     async fn serve(&self, cycle: &Cycle) -> Result<Done, Fault> {
         let CycleInput::Job { kind, payload } = &cycle.input else {
-            return Err(refuse("the desk of the ledger serves jobs only"));
+            return Err(Fault::permanent("the desk of the ledger serves jobs only"));
         };
         let db = &self.db;
         match kind.as_str() {
@@ -91,14 +91,14 @@ impl Desk {
                 opening::refresh(db, cycle, &self.find(session_id, Status::Open).await?).await
             }
             LEDGER_IMPORT => self.import(cycle, read(payload)?).await,
-            other => Err(refuse(format!("the desk of the ledger knows no `{other}`"))),
+            other => Err(Fault::permanent(format!("the desk of the ledger knows no `{other}`"))),
         }
     }
 
     /// The session of that number, if it stands as it must.
     async fn find(&self, id: i64, must: Status) -> Result<Session, Fault> {
         let Some(session) = session::load(&self.db, id).await? else {
-            return Err(refuse(format!("there is no session {id}")));
+            return Err(Fault::not_found("session", id));
         };
         if session.status == must {
             return Ok(session);
@@ -108,7 +108,7 @@ impl Desk {
             Status::Error => "its close failed: see its error, then use session.retry",
             Status::Closed => "a closed session stays as it is",
         };
-        Err(refuse(format!("session {id} is {}: {todo}", session.status.as_str())))
+        Err(Fault::conflict(format!("session {id} is {}: {todo}", session.status.as_str())))
     }
 
     async fn import(&self, cycle: &Cycle, wanted: File) -> Result<Done, Fault> {
@@ -118,8 +118,8 @@ impl Desk {
         let (imported, statements) = match read {
             Ok(read) => read,
             Err(account::CsvError::Database(e)) => return Err(e.into()),
-            Err(e) if file.is_empty() => return Err(Fault::permanent(e)),
-            Err(e) => return Err(refuse(format!("{file}: {e}"))),
+            Err(e) if file.is_empty() => return Err(Fault::invalid(e)),
+            Err(e) => return Err(Fault::invalid(format!("{file}: {e}"))),
         };
         let mut commit = Commit::new();
         commit.statements = statements;

@@ -7,7 +7,7 @@ use serde_json::json;
 use watchbell_core::{Commit, Cycle, Done, Expect, Fault, Statement, Time, values};
 use watchbell_db::Database;
 
-use super::request::{Opening, OpeningBalance, arithmetic, opt_amount, price, read_amount, refuse};
+use super::request::{Opening, OpeningBalance, arithmetic, opt_amount, price, read_amount};
 use crate::account;
 use crate::cin::fifo::{Balance, Book, is_stable};
 use crate::cin::money::{Overflow, add, mul};
@@ -27,7 +27,7 @@ pub(super) async fn open(db: &Database, cycle: &Cycle, wanted: Opening) -> Resul
     let now = cycle.now();
     let started_at = wanted.started_at.unwrap_or(now);
     if started_at > now {
-        return Err(refuse(format!("started_at {started_at} has not come yet")));
+        return Err(Fault::invalid(format!("started_at {started_at} has not come yet")));
     }
     let label = wanted.window_label.as_str();
     check_label(db, label).await?;
@@ -40,13 +40,13 @@ pub(super) async fn open(db: &Database, cycle: &Cycle, wanted: Opening) -> Resul
         .await?;
     if let Some(row) = rows.first() {
         let id = row.i64(0)?;
-        return Err(refuse(format!(
+        return Err(Fault::conflict(format!(
             "session {id} of {} over {label} is open: close it first",
             wanted.owner
         )));
     }
     let holdings = match (wanted.from_wallet, wanted.balances.is_empty()) {
-        (true, false) => return Err(refuse("give balances or from_wallet, not both")),
+        (true, false) => return Err(Fault::invalid("give balances or from_wallet, not both")),
         (true, true) => wallet_holdings(db, now).await?,
         (false, _) => given(db, &wanted.balances, started_at, now).await?,
     };
@@ -103,7 +103,7 @@ async fn check_label(db: &Database, label: &str) -> Result<(), Fault> {
     if known.iter().any(|k| k == label) {
         return Ok(());
     }
-    Err(refuse(format!("`{label}` is no window; there are {}", known.join(", "))))
+    Err(Fault::invalid(format!("`{label}` is no window; there are {}", known.join(", "))))
 }
 
 /// The balances of a request, valued at the instant that the session begins.
@@ -129,7 +129,7 @@ async fn given(
         };
         let balance = Balance::opening(principal, profit, units);
         if all.insert(b.asset.clone(), Holding { balance, reference }).is_some() {
-            return Err(refuse(format!("{} is listed twice", b.asset)));
+            return Err(Fault::invalid(format!("{} is listed twice", b.asset)));
         }
     }
     Ok(all)
@@ -139,7 +139,7 @@ async fn given(
 async fn wallet_holdings(db: &Database, now: Time) -> Result<BTreeMap<String, Holding>, Fault> {
     let wallet = account::wallet(db).await?;
     if wallet.is_empty() {
-        return Err(refuse(
+        return Err(Fault::conflict(
             "the wallet is not known: let trade-feed read it (it needs the venue's \
              credentials), or give balances",
         ));
@@ -164,7 +164,7 @@ pub(super) async fn refresh(
     let sql = "select count(*) from cin_aux.rt_move where session_id = $1";
     let moves = db.query_one(sql, values![session.id]).await?.i64(0)?;
     if moves > 0 {
-        return Err(refuse(format!(
+        return Err(Fault::conflict(format!(
             "session {} has {moves} moves: its balances follow from them and are not reset",
             session.id
         )));

@@ -5,9 +5,7 @@ use serde_json::json;
 use watchbell_core::{Commit, Cycle, Done, Fault};
 use watchbell_db::Database;
 
-use super::request::{
-    Planned, Refusal, arithmetic, opt_amount, price, read_amount, refuse, unreadable,
-};
+use super::request::{Planned, arithmetic, opt_amount, price, read_amount, unreadable};
 use crate::cin::fifo::{Fee, Order, Origin};
 use crate::cin::money::div;
 use crate::cin::prices::Prices;
@@ -23,7 +21,7 @@ pub(super) async fn execute(
 ) -> Result<Done, Fault> {
     let now = cycle.now();
     if session.mode == Mode::Parity {
-        return Err(refuse(format!(
+        return Err(Fault::conflict(format!(
             "session {} is a parity session, which only mirrors the account's trades",
             session.id
         )));
@@ -38,16 +36,16 @@ pub(super) async fn execute(
             None => price(&mut prices, asset, now, now).await?,
         };
         if slot.is_zero() {
-            return Err(refuse(format!("the price of {asset} is 0")));
+            return Err(Fault::invalid(format!("the price of {asset} is 0")));
         }
     }
     let [price_from, price_to] = unit;
     let stored = session::book(db, session.id).await.map_err(unreadable)?;
     if stored.last.as_ref().is_some_and(|(at, ..)| *at > now) {
-        return Err(Fault::transient(Refusal::Said(format!(
+        return Err(Fault::transient(format!(
             "session {} has a move later than {now}: the clocks differ",
             session.id
-        ))));
+        )));
     }
     let mut after = stored.book.clone();
     let source = after.balances.get(&wanted.from).copied().unwrap_or_default();
@@ -71,7 +69,7 @@ pub(super) async fn execute(
         from: wanted.from,
         to: wanted.to,
     };
-    let done = after.execute(order).map_err(|e| Fault::permanent(Refusal::Move(e)))?;
+    let done = after.execute(order).map_err(|e| Fault::conflict(e))?;
     let summary = json!({
         "session_id": session.id, "move_id": done.id, "trace_usdt": text(done.trace),
         "dev_ref_usdt": text(done.dev_ref), "residual_from_after": text(done.residual_from_after),

@@ -10,7 +10,6 @@ use super::{
     LEDGER_IMPORT, SESSION_CLOSE, SESSION_MARK, SESSION_MOVE, SESSION_OPEN, SESSION_RETRY,
     WALLET_REFRESH,
 };
-use crate::cin::fifo::MoveError;
 use crate::cin::money::{self, Overflow};
 use crate::cin::prices::{Price, Prices};
 use crate::cin::rollup::Mode;
@@ -188,23 +187,8 @@ pub(super) fn kinds() -> Vec<Kind> {
     ]
 }
 
-/// A request that cannot be met, with what to do about it.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
-    #[error("{0}")]
-    Said(String),
-    #[error(transparent)]
-    Amount(#[from] Overflow),
-    #[error(transparent)]
-    Move(#[from] MoveError),
-}
-
-pub(super) fn refuse(why: impl Into<String>) -> Fault {
-    Fault::permanent(Refusal::Said(why.into()))
-}
-
 pub(super) fn arithmetic(e: Overflow) -> Fault {
-    Fault::permanent(Refusal::Amount(e))
+    Fault::invalid(e)
 }
 
 /// A session that cannot be read may be readable later; an amount without a place never is.
@@ -216,7 +200,7 @@ pub(super) fn unreadable(e: SessionError) -> Fault {
 }
 
 pub(super) fn read<T: for<'de> Deserialize<'de>>(payload: &Json) -> Result<T, Fault> {
-    T::deserialize(payload).map_err(|e| refuse(format!("the payload cannot be read: {e}")))
+    T::deserialize(payload).map_err(|e| Fault::invalid(format!("the payload cannot be read: {e}")))
 }
 
 pub(super) fn read_amount(text: &str) -> Result<Decimal, Fault> {
@@ -224,7 +208,7 @@ pub(super) fn read_amount(text: &str) -> Result<Decimal, Fault> {
     if amount >= Decimal::ZERO {
         return Ok(amount);
     }
-    Err(refuse(format!("{amount} is below 0")))
+    Err(Fault::invalid(format!("{amount} is below 0")))
 }
 
 pub(super) fn opt_amount(text: Option<&str>) -> Result<Option<Decimal>, Fault> {
@@ -242,17 +226,17 @@ pub(super) async fn price(
     if now - at < STALE_PRICE {
         return match prices.latest(asset, now).await? {
             Some((of, price)) if now - of < STALE_PRICE => Ok(price),
-            Some((of, _)) => Err(refuse(format!(
+            Some((of, _)) => Err(Fault::conflict(format!(
                 "the newest price of {asset} is of {of}: wait for the synchronisation, or {told}"
             ))),
-            None => Err(refuse(format!("there is no candle of {asset}USDT: {told}"))),
+            None => Err(Fault::conflict(format!("there is no candle of {asset}USDT: {told}"))),
         };
     }
     match prices.at(asset, at).await? {
         Price::Known(price) => Ok(price),
-        Price::NotYet => {
-            Err(refuse(format!("the candles of {asset}USDT are not known at {at}: {told}")))
-        }
-        Price::Never(why) => Err(refuse(format!("{why}: {told}"))),
+        Price::NotYet => Err(Fault::conflict(format!(
+            "the candles of {asset}USDT are not known at {at}: {told}"
+        ))),
+        Price::Never(why) => Err(Fault::conflict(format!("{why}: {told}"))),
     }
 }

@@ -142,7 +142,8 @@ pub(super) const fn state_word(hole: bool) -> &'static str {
     if hole { "hole" } else { "pending" }
 }
 
-fn gap_row(
+/// A gap as it is stored, in place of one that begins where it does.
+pub(super) fn gap_row(
     (symbol, label): (&Arc<str>, &Arc<str>),
     (from, to): (Time, Time),
     hole: bool,

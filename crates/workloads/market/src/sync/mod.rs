@@ -5,10 +5,12 @@
 //! Each page is one fenced step: rows, cursor, gaps and cover together, so the cursor never moves
 //! over a candle that was neither stored nor asked for. A missing candle is a *gap* until the venue
 //! has answered often enough ([`Config::hole_after`]), once a run, that it has none; then it is a
-//! *hole*, and the cover passes over it. Only closed candles count, and only two seconds after their
+//! *hole*, and the cover passes over it. A symbol that the venue refuses and does not list has no
+//! candles either ([`refused`]). Only closed candles count, and only two seconds after their
 //! close.
 
 mod gaps;
+mod refused;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -26,6 +28,7 @@ use watchbell_venues::binance::{
 };
 
 use self::gaps::{between, cover, missing, state_word};
+use self::refused::Resting;
 use crate::Config;
 use crate::universe::{self, BASE, Tracked, UNLISTED_AFTER};
 
@@ -121,6 +124,7 @@ pub(crate) struct Sync {
     hole_after: i64,
     max_gaps_per_run: i64,
     listed_at: AtomicI64,
+    resting: Resting,
 }
 
 /// What a run did: the worker's summary.
@@ -136,6 +140,8 @@ pub(crate) struct Report {
     /// How far the slowest symbol is behind the venue.
     behind_ms: i64,
     venue: Option<VenueState>,
+    /// Symbols that the venue does not know, and why that is held.
+    unlisted: BTreeMap<Arc<str>, String>,
     problems: Vec<String>,
 }
 
@@ -195,6 +201,7 @@ impl Sync {
             hole_after: i64::from(config.hole_after),
             max_gaps_per_run: i64::from(config.max_gaps_per_run),
             listed_at: AtomicI64::new(i64::MIN / 2),
+            resting: Resting::default(),
         }
     }
 
@@ -237,14 +244,21 @@ impl Sync {
         let tracks = self.tracks().await?;
         report.symbols = tracks.iter().filter(|t| t.interval == Interval::M1).count();
         let symbols = tracks.len().max(1);
+        let mut list = None;
         for (i, track) in tracks.into_iter().enumerate() {
             let symbol = Arc::clone(&track.symbol);
+            if let Some(why) = self.resting.why(&track, cycle.now()) {
+                report.unlisted.insert(symbol, why);
+                continue;
+            }
             let share = (i as f64, symbols as f64);
-            match self.symbol(cycle, track, None, share, report).await {
+            match self.symbol(cycle, track.clone(), None, share, report).await {
                 Ok(()) => {}
                 // One symbol that the venue does not know must not starve the others.
                 Err(Stop::Venue(e)) if e.class() == Class::Permanent => {
-                    report.problems.push(format!("{symbol}: {e}"));
+                    if !self.refused(cycle, &track, &e, &mut list, report).await? {
+                        report.problems.push(format!("{symbol}: {e}"));
+                    }
                 }
                 Err(stop) => return Err(stop),
             }

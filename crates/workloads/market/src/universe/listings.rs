@@ -81,19 +81,15 @@ impl Listings {
                  select 2, symbol, wanted_from, covered_from, covered_until, 0
                  from ingest.klines_cursor where window_label = $1
                  union all
-                 select 3, g.symbol, g.from_at, g.to_at, 0, 0
-                 from ingest.kline_gaps g
-                 join ingest.klines_cursor c
-                   on c.symbol = g.symbol and c.window_label = g.interval_label
-                 where g.interval_label = $1 and g.state = 'hole'
-                   and (g.to_at - g.from_at >= $2 or g.from_at = c.covered_from)
+                 select 3, symbol, from_at, to_at, 0, 0
+                 from ingest.kline_gaps where interval_label = $1 and state = 'hole'
                  order by 1, 2, 3, 6",
-                values![BASE, UNLISTED_AFTER],
+                values![BASE],
             )
             .await?;
         let mut histories: BTreeMap<Arc<str>, Vec<Membership>> = BTreeMap::new();
         let mut known = BTreeMap::new();
-        let mut absent: BTreeMap<Arc<str>, Vec<Span>> = BTreeMap::new();
+        let mut holes: BTreeMap<Arc<str>, Vec<Span>> = BTreeMap::new();
         for row in &rows {
             let (symbol, at) = (row.shared_text(1)?, row.time(2)?);
             match row.i64(0)? {
@@ -102,16 +98,16 @@ impl Listings {
                     histories.entry(symbol).or_default().push(Membership { at, enabled, order });
                 }
                 2 => {
-                    let from = row.opt_time(3)?.map_or(at, |from| at.min(from));
-                    known.insert(symbol, (from, row.opt_time(4)?));
+                    known.insert(symbol, (at, row.opt_time(3)?, row.opt_time(4)?));
                 }
-                _ => absent.entry(symbol).or_default().push((at, row.time(3)?)),
+                _ => holes.entry(symbol).or_default().push((at, row.time(3)?)),
             }
         }
         let all = histories.into_iter().filter_map(|(symbol, history)| {
-            let (from, until) = *known.get(&symbol)?;
-            let absent = absent.get(&symbol).map_or(&[][..], Vec::as_slice);
-            Some(Listed { symbol, history, spans: listed(from, until, absent) })
+            let (wanted, known_from, until) = *known.get(&symbol)?;
+            let absent = holes.get(&symbol).map_or_else(Vec::new, |h| absences(known_from, h));
+            let from = known_from.map_or(wanted, |from| wanted.min(from));
+            Some(Listed { symbol, history, spans: listed(from, until, &absent) })
         });
         Ok(Self(all.collect()))
     }
@@ -203,6 +199,21 @@ pub(crate) async fn tracked(db: &Database, lengths: &[Millis]) -> Result<Vec<Tra
     Ok(all)
 }
 
+/// Of ascending holes those in which the symbol was not listed: the long ones, and what is missing
+/// before its first candle. Holes that touch are one: each was only found at another time, and what
+/// they say of a window must not depend on that.
+fn absences(known_from: Option<Time>, holes: &[Span]) -> Vec<Span> {
+    let mut joined: Vec<Span> = Vec::new();
+    for &(from, to) in holes {
+        match joined.last_mut() {
+            Some((_, end)) if *end >= from => *end = to.max(*end),
+            _ => joined.push((from, to)),
+        }
+    }
+    joined.retain(|&(from, to)| to - from >= UNLISTED_AFTER || known_from == Some(from));
+    joined
+}
+
 /// Everything from `from` on, less the silences that the venue has confirmed. What is not known yet
 /// counts as listed: a window must wait for it.
 fn listed(mut from: Time, covered_until: Option<Time>, absent: &[Span]) -> Vec<Span> {
@@ -249,6 +260,14 @@ mod tests {
         assert_eq!(known(&[(h(0), h(30)), (h(60), h(100))]), [(h(30), h(60))]);
         // Nothing is known yet: windows must wait, not go ahead without the symbol.
         assert_eq!(listed(h(5), None, &[]), [(h(5), Time::FAR_FUTURE)]);
+    }
+
+    #[test]
+    fn holes_that_touch_are_one() {
+        let of = |holes: &[Span]| absences(Some(h(0)), holes);
+        assert_eq!(of(&[(h(0), h(2)), (h(2), h(3)), (h(5), h(6))]), [(h(0), h(3))]);
+        assert_eq!(of(&[(h(5), h(28)), (h(28), h(29)), (h(40), h(63))]), [(h(5), h(29))]);
+        assert_eq!(of(&[(h(1), h(2))]), []);
     }
 
     #[test]

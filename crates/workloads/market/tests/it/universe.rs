@@ -138,6 +138,135 @@ async fn a_symbol_that_the_venue_no_longer_carries_leaves_and_returns() {
     }
 }
 
+/// How often the venue refused to give candles of a symbol.
+async fn refusals(w: &World, symbol: &str) -> i64 {
+    let sql = format!(
+        "select count(*) from ops.market_sync_log where symbol = '{symbol}' and status = 'error'"
+    );
+    w.db.query_one(sql, vec![]).await.unwrap().i64(0).unwrap()
+}
+
+/// Sections 1.3 and 4.3: a symbol that fails for good is left out with a reason, and the windows go on.
+#[tokio::test]
+async fn a_symbol_that_the_venue_does_not_know_keeps_no_window_waiting() {
+    for engine in engines() {
+        let mut w = World::on(engine, &config(), Millis::from_hours(2), "").await;
+        w.sync().await.unwrap();
+        to(&w, NOW + MINUTE * 28).await;
+        let link = json!({"symbols": ["LINKUSDT"]});
+        w.job(UNIVERSE_DESK, "universe.enable", link.clone()).await.unwrap();
+        let mut looks = Vec::new();
+        for minute in 29..=37 {
+            to(&w, NOW + MINUTE * minute).await;
+            w.assert_nothing_skipped().await;
+            validate(&w).await;
+            looks.push(state(&w, "LINKUSDT").await);
+        }
+        assert_eq!(looks[6], "disabled by auto: NOT_LISTED", "{looks:?}");
+        assert_eq!(looks[5], "enabled");
+        let unlisted = w.sync().await.unwrap().summary["unlisted"]["LINKUSDT"].to_string();
+        assert!(unlisted.contains("code -1121: Invalid symbol"), "{unlisted}");
+        assert_eq!(w.sync().await.unwrap().summary["problems"], json!([]));
+        assert_eq!(refusals(&w, "LINKUSDT").await, 2, "two answers make a hole, and it rests");
+        assert_eq!(w.gaps("pending").await, 0);
+
+        to(&w, NOW + MINUTE * 61).await;
+        // It was in the universe when this one began.
+        assert_eq!(w.scope(SAMPLER, NOW + HALF).await, SYMBOLS);
+        for minute in 62..=122 {
+            to(&w, NOW + MINUTE * minute).await;
+        }
+        let windows = w.windows(NOW + HALF * 4).await;
+        assert_eq!(windows.len(), 8, "nobody waits");
+        assert_eq!(windows[4].0.1, NOW);
+        let unlisted = |i: usize| windows[i].1.summary["unlisted"].clone();
+        let link_alone = json!(["LINKUSDT"]);
+        assert_eq!([4, 5, 6].map(unlisted), [json!([]), link_alone, json!([])]);
+        assert!(refusals(&w, "LINKUSDT").await <= 4, "once it is disabled it is not asked for");
+
+        // A person insists: it is asked for now and then, and in no window.
+        w.job(UNIVERSE_DESK, "universe.enable", link).await.unwrap();
+        let before = refusals(&w, "LINKUSDT").await;
+        for minute in 123..=183 {
+            to(&w, NOW + MINUTE * minute).await;
+        }
+        let asked = refusals(&w, "LINKUSDT").await - before;
+        assert!((5..=7).contains(&asked), "each ten minutes, not {asked} times an hour");
+        assert_eq!(w.scope(SAMPLER, NOW + HALF * 5).await, SYMBOLS);
+        assert_eq!(w.gaps("hole").await, 1, "one hole that grows");
+
+        // The venue lists it, with a little delay.
+        let four = ["BTCUSDT", "ETHUSDT", "SOLUSDT", "LINKUSDT"];
+        w.restart_with_venue_of(&config(), &four).await;
+        let listed = NOW + MINUTE * 200;
+        w.set_faults(&format!("klines:missing:symbol=LINKUSDT,from=0,to={}", listed.0));
+        for minute in [201, 202, 203, 250] {
+            to(&w, NOW + MINUTE * minute).await;
+        }
+        assert_eq!(w.sync().await.unwrap().summary["unlisted"], json!({}));
+        assert_eq!(w.scope(SAMPLER, NOW + HALF * 7).await, four, "followed from then on");
+        let done = w.window(HALF, NOW + HALF * 7).await.unwrap();
+        assert_eq!((&done.summary["symbols"], &done.summary["unlisted"]), (&json!(4), &json!([])));
+        for start in [NOW + HALF, NOW + HALF * 5, NOW + HALF * 6] {
+            assert_eq!(w.scope(SAMPLER, start).await, SYMBOLS, "as it was before the listing");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_symbol_that_the_venue_forgets_is_as_one_that_falls_silent() {
+    for engine in engines() {
+        let mut w = World::on(engine, &config(), Millis::from_hours(2), "").await;
+        to(&w, NOW + MINUTE * 10).await;
+        validate(&w).await;
+        w.restart_with_venue_of(&config(), &["BTCUSDT", "SOLUSDT"]).await;
+        for minute in 11..=32 {
+            to(&w, NOW + MINUTE * minute).await;
+            w.assert_nothing_skipped().await;
+            validate(&w).await;
+        }
+        assert_eq!(state(&w, "ETHUSDT").await, "disabled by auto: NOT_LISTED");
+        for minute in 33..=62 {
+            to(&w, NOW + MINUTE * minute).await;
+        }
+        let given_up = w.window(HALF, NOW).await.unwrap_err().to_string();
+        assert_eq!(given_up, "INCOMPLETE: ETHUSDT has 9 of 30 candles");
+        assert!(w.seen().covered("ETHUSDT", NOW, NOW + HALF), "so nobody waits for it");
+        assert_eq!(w.window(HALF, NOW + HALF).await.unwrap().summary["symbols"], 2);
+        assert_eq!(w.window(HALF, NOW - HALF).await.unwrap().summary["symbols"], 3);
+    }
+}
+
+/// A refusal alone, or while the venue is not well, says nothing about a symbol.
+#[tokio::test]
+async fn a_refusal_counts_only_if_the_venues_list_bears_it_out() {
+    let mut w = World::with(&config(), Millis::from_hours(2), "").await;
+    w.sync().await.unwrap();
+    w.restart_with_venue_of(&config(), &["BTCUSDT", "SOLUSDT"]).await;
+    w.set_faults("klines:503");
+    w.pass(MINUTE);
+    w.sync().await.unwrap_err();
+    w.set_faults("exchangeInfo:503");
+    for _ in 0..5 {
+        w.pass(MINUTE);
+        let summary = w.sync().await.unwrap().summary;
+        assert_eq!(summary["unlisted"], json!({}));
+        assert!(summary["problems"].to_string().contains("Invalid symbol"), "{summary}");
+    }
+    assert_eq!(refusals(&w, "ETHUSDT").await, 5);
+    assert_eq!((w.gaps("pending").await, w.gaps("hole").await), (0, 0));
+    let until = NOW + MINUTE * 6;
+    assert!(w.seen().covered("SOLUSDT", NOW, until), "the others are synchronised all the same");
+    for faults in ["*:down", "*:429:n=1,retry=5", "klines:ban:secs=120,n=1"] {
+        w.set_faults(faults);
+        w.pass(MINUTE);
+        w.sync().await.unwrap_err();
+        assert_eq!((w.gaps("pending").await, w.gaps("hole").await), (0, 0), "{faults}");
+        w.set_faults("");
+        w.pass(MINUTE * 3);
+    }
+}
+
 #[tokio::test]
 async fn what_a_person_disabled_stays_disabled() {
     let w = World::with(&config(), Millis::from_hours(1), "").await;

@@ -184,6 +184,13 @@ impl World {
         self.workers = watchbell_market::workers(config, &self.db, &client, log);
     }
 
+    /// Another process on the same store, whose venue lists these symbols.
+    pub(crate) async fn restart_with_venue_of(&mut self, config: &Config, symbols: &[&str]) {
+        let market = Arc::new(Market::synthetic(7, symbols));
+        self.sim = simulator(&self.clock, &market, "").await;
+        self.restart(config);
+    }
+
     pub(crate) fn seen(&self) -> Seen {
         self.host.seen.lock().unwrap().clone()
     }

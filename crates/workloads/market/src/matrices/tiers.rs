@@ -7,6 +7,7 @@
 use watchbell_core::Frac;
 
 use super::cells::{Grid, Market};
+use crate::analytics::Parity;
 
 /// Below this a cell did not move.
 const STILL: f64 = 1e-8;
@@ -45,9 +46,19 @@ impl Tier {
     /// one before it ends.
     #[must_use]
     pub fn of(id_pct: Frac) -> Self {
+        Self::by(id_pct, Parity::Product)
+    }
+
+    /// The origin's bands end before the next one begins; what falls between two has no tier.
+    fn by(id_pct: Frac, parity: Parity) -> Self {
         let moved = id_pct.0.abs();
         let reached = |tier: &Self| moved >= tier.from().0;
-        Self::ALL.into_iter().rev().find(reached).unwrap_or(Self::None)
+        let tier = Self::ALL.into_iter().rev().find(reached).unwrap_or(Self::None);
+        match parity {
+            Parity::Product => tier,
+            Parity::Origin if moved <= tier.origin_to().0 => tier,
+            Parity::Origin => Self::None,
+        }
     }
 
     /// Where its band begins.
@@ -60,6 +71,17 @@ impl Tier {
             Self::Gamma => 0.000_46,
             Self::Delta => 0.000_77,
             Self::Epsilon => 0.001_21,
+        })
+    }
+
+    /// The last movement of the origin's band.
+    const fn origin_to(self) -> Frac {
+        Frac(match self {
+            Self::Alpha => 0.000_32,
+            Self::Beta => 0.000_45,
+            Self::Gamma => 0.000_76,
+            Self::Delta => 0.001_20,
+            Self::None | Self::Epsilon => f64::INFINITY,
         })
     }
 
@@ -272,26 +294,37 @@ mod tests {
     use super::super::cells::tests::market;
     use super::*;
 
-    /// Section 12, "Tiers", the recommended bands; and the borders of section 6.1.
+    /// Section 12, "Tiers", as the origin and the product have them; and the borders of section 6.1.
     #[test]
     fn the_golden_tiers() {
-        for (id_pct, tier, weight) in [
-            (0.0001, Tier::None, 0.0),
-            (0.0002, Tier::Alpha, 0.15),
-            (0.000_325, Tier::Alpha, 0.15),
-            (0.0004, Tier::Beta, 0.55),
-            (0.0005, Tier::Gamma, 1.15),
-            (0.001, Tier::Delta, 0.65),
-            (0.002, Tier::Epsilon, 0.5),
-            (0.000_16, Tier::Alpha, 0.15),
-            (0.000_33, Tier::Beta, 0.55),
-            (0.000_46, Tier::Gamma, 1.15),
-            (0.000_77, Tier::Delta, 0.65),
-            (0.001_21, Tier::Epsilon, 0.5),
-            (0.0, Tier::None, 0.0),
+        for (id_pct, origin, product) in [
+            (0.0001, 0.0, 0.0),
+            (0.0002, 0.15, 0.15),
+            (0.000_325, 0.0, 0.15),
+            (0.0004, 0.55, 0.55),
+            (0.0005, 1.15, 1.15),
+            (0.001, 0.65, 0.65),
+            (0.002, 0.5, 0.5),
+            // Where bands begin, and where those of the origin end; between the two is a hole.
+            (0.0, 0.0, 0.0),
+            (0.000_16, 0.15, 0.15),
+            (0.000_32, 0.15, 0.15),
+            (0.000_33, 0.55, 0.55),
+            (0.000_45, 0.55, 0.55),
+            (0.000_455, 0.0, 0.55),
+            (0.000_46, 1.15, 1.15),
+            (0.000_76, 1.15, 1.15),
+            (0.000_765, 0.0, 1.15),
+            (0.000_77, 0.65, 0.65),
+            (0.001_20, 0.65, 0.65),
+            (0.001_205, 0.0, 0.65),
+            (0.001_21, 0.5, 0.5),
         ] {
             for id in [id_pct, -id_pct] {
-                assert_eq!((Tier::of(Frac(id)), tier.weight()), (tier, weight), "{id}");
+                let weight = |parity| Tier::by(Frac(id), parity).weight();
+                assert_eq!(weight(Parity::Origin), origin, "{id} of the origin");
+                assert_eq!(weight(Parity::Product), product, "{id}");
+                assert_eq!(Tier::of(Frac(id)).weight(), product, "{id}");
             }
         }
         assert_eq!([0.1, -0.1, 0.0].map(|id| direction(Frac(id))), [-1, 1, 0]);

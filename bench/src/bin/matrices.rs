@@ -224,7 +224,8 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         server.clean().await?;
     }
     table.note("read: the slice before; write: the rows as text; commit: until it is durable");
-    table.note("a slice has seven matrices; the live refresh makes 720 a day, a series of 30m 48");
+    table
+        .note("a slice has seven matrices; the live refresh makes 2,160 a day, a series of 30m 48");
     table.note(machine());
     Ok(table.print()?)
 }

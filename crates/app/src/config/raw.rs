@@ -490,7 +490,8 @@ pub(crate) struct RawMatrices {
 
 impl Default for RawMatrices {
     fn default() -> Self {
-        Self { refresh: Length(Millis::from_mins(2)), keep: Length(Millis::from_days(14)) }
+        let usual = watchbell_market::matrices::Config::default();
+        Self { refresh: Length(usual.refresh), keep: Length(usual.keep) }
     }
 }
 

@@ -56,6 +56,22 @@ impl Stored {
     }
 }
 
+/// How many enabled symbols have points of the cycle that ends at `end`, and none after it: with the
+/// first point of the next cycle it is closed, in one commit. A symbol that is not sampled has no
+/// cycle to wait for.
+pub(crate) async fn open_cycles(db: &Database, end: Time) -> Result<i64, DbError> {
+    db.query_one(
+        "select count(*) from settings.coin_universe u where u.enabled = 1
+           and exists (select 1 from str_aux.samples_5s s
+                       where s.symbol = u.symbol and s.ts > $1 and s.ts <= $2)
+           and not exists (select 1 from str_aux.samples_5s s
+                           where s.symbol = u.symbol and s.ts > $2)",
+        values![end - point::CYCLE, end],
+    )
+    .await?
+    .i64(0)
+}
+
 /// The columns of a [`Stored`] point.
 macro_rules! point_columns {
     () => {

@@ -1,4 +1,8 @@
 //! `matrices`: the slice of the present, from the venue's ticker, beside those of the windows.
+//!
+//! It follows the cycle of its instant: the points of it are stored and it is closed before its slice
+//! is taken. Workers that are due at one instant run beside each other (`after` orders their starts
+//! only), so the slice looks for what the sampler stores, and waits for it where it is late.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,8 +18,9 @@ use watchbell_venues::binance::{BinanceClient, Class, VenueError};
 
 use super::slice::{Key, Source, Summary};
 use super::{CYCLE_SERIES, Config, stored};
-use crate::analytics::point::CYCLE;
+use crate::analytics::point::{BUCKET, CYCLE, SETTLE};
 use crate::jobs::ticker_rows;
+use crate::samples;
 use crate::sync::VENUE;
 use crate::universe;
 
@@ -23,6 +28,14 @@ use crate::universe;
 pub const MATRICES: &str = "matrices";
 /// Symbols of one request: the venue's price for more is twice as high.
 const PAGE: usize = 100;
+/// A slice is begun so long after its instant: by then the first point of the next cycle, which closes
+/// the one that ends there, is usually stored.
+const BEGINS_AFTER: Millis = Millis::from_secs(7);
+const _: () = assert!(BEGINS_AFTER.0 >= BUCKET.0 + SETTLE.0, "a bucket and its settle time");
+/// How often it looks whether a late cycle is closed, ...
+const LOOK: Millis = Millis::from_secs(1);
+/// ... until so long after its instant. Then the sampler has stopped, and the slice is taken without.
+const CLOSES_WITHIN: Millis = Millis::from_secs(15);
 /// Old slices that one run removes at most.
 const MAX_REMOVED_PER_RUN: i64 = 60;
 
@@ -42,6 +55,8 @@ struct Report {
     missing: Vec<String>,
     /// Why, of each of them.
     problems: Vec<String>,
+    /// Sampled symbols whose cycle was not closed in time.
+    unclosed: i64,
     /// Slices that were too old to keep.
     removed: usize,
 }
@@ -84,6 +99,7 @@ impl LiveWorker {
         if symbols.is_empty() {
             return Ok(Done::nothing());
         }
+        let unclosed = self.until_closed(cycle, ts).await?;
         let Tickers { had: tickers, problems } = self.tickers(&symbols).await?;
         let missing: Vec<String> =
             symbols.iter().map(ToString::to_string).filter(|s| !tickers.contains_key(s)).collect();
@@ -117,7 +133,23 @@ impl LiveWorker {
         if removed > 0 {
             commit.statements.extend(remove(&series, &old));
         }
-        Ok(Done::new(Report { slice, missing, problems, removed }, commit))
+        Ok(Done::new(Report { slice, missing, problems, unclosed, removed }, commit))
+    }
+
+    /// Waits until the cycles that end at `ts` are closed, but not for long. How many are not.
+    async fn until_closed(&self, cycle: &Cycle, ts: Time) -> Result<i64, Fault> {
+        let clock = self.client.clock();
+        loop {
+            let open = samples::open_cycles(&self.db, ts).await?;
+            if open == 0 || clock.now() >= ts + CLOSES_WITHIN {
+                return Ok(open);
+            }
+            tokio::select! {
+                biased;
+                () = cycle.host.until_cancelled() => return Err(Fault::Cancelled),
+                () = clock.sleep(LOOK) => {}
+            }
+        }
     }
 
     /// The ticker of each symbol, or what is wrong with it. A symbol that cannot be had does not take
@@ -196,10 +228,11 @@ fn remove(series: &Arc<str>, old: &[Time]) -> Vec<Statement> {
 
 /// The worker, refreshing each `period`.
 pub(crate) fn definition(period: Millis) -> Definition {
-    Definition::new(MATRICES, Trigger::Every { period, offset: Millis::ZERO })
+    Definition::new(MATRICES, Trigger::Every { period, offset: BEGINS_AFTER })
         .describe(
             "Asks the venue's 24-hour ticker of the universe, and computes the seven matrices over \
-             all coins as they stand now. Pauses while the venue is down or has banned us.",
+             all coins as they stand now, after each forty-second cycle. Pauses while the venue is \
+             down or has banned us.",
         )
         .missed(Missed::Latest)
         .after(crate::sync::MARKET_SYNC)

@@ -14,7 +14,7 @@
 //! | `delta` | `bm - open * (1 + ref)`, which is `-open * id_pct * pct_ref` | quote |
 //!
 //! Series are the labels of windows (`30m`, stamped with the window's end, never changed, kept) and
-//! [`CYCLE_SERIES`] (the present, every two minutes, kept for [`Config::keep`]). "Before" is the newest
+//! [`CYCLE_SERIES`] (the present, after each forty-second cycle, kept for [`Config::keep`]). "Before" is the newest
 //! slice of the same series. The opening is that of the ledger's session that was open then, else
 //! midnight in UTC; its prices are stored when they are first met (`matrices.openings`), and later
 //! corrections of candles do not reach them.
@@ -33,6 +33,8 @@ pub(crate) mod window;
 
 use watchbell_core::Millis;
 
+use crate::analytics::point::CYCLE;
+
 pub(crate) use live::LiveWorker;
 pub use live::MATRICES;
 pub use view::{
@@ -47,15 +49,16 @@ pub const CYCLE_SERIES: &str = "cycle";
 /// How the matrices are computed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// How often those of the present are.
+    /// How often those of the present are: each cycle (40 s).
     pub refresh: Millis,
-    /// How long slices of the present are kept; those of windows are kept for good.
+    /// How long slices of the present are kept (5 days: they are by far the largest rows, and grow
+    /// with the square of the coins); those of windows are kept for good.
     pub keep: Millis,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { refresh: Millis::from_mins(2), keep: Millis::from_days(14) }
+        Self { refresh: CYCLE, keep: Millis::from_days(5) }
     }
 }
 

@@ -19,8 +19,6 @@ use crate::window::series_name;
 
 /// How far back windows and failed jobs count.
 const DAY: Millis = Millis::from_hours(24);
-/// A ticker that is older is no present one.
-const TICKER: Millis = Millis::from_mins(4);
 /// A window may take this long after its end before it counts as missing.
 const PATIENCE: Millis = Millis::from_mins(5);
 /// A queued job that is due for so long is overdue.
@@ -41,7 +39,7 @@ pub(super) async fn scan(db: &Database, config: &Config, now: Time) -> Result<Ve
         items.push(windows(db, config, length, now).await?);
     }
     items.extend(queue(db, now).await?);
-    items.push(matrices(db, config.matrices.refresh, now).await?);
+    items.push(matrices(db, config, now).await?);
     items.extend(moods(db, config, now).await?);
     items.push(open_sessions(db, now).await?);
     items.push(flags(db, now).await?);
@@ -56,6 +54,12 @@ pub(super) fn aged(age: Option<Millis>, warn: Millis, err: Millis) -> Level {
         Some(age) if age <= err => Level::Warn,
         _ => Level::Err,
     }
+}
+
+/// A slice of the present, and a ticker, may be this old: one refresh has failed then, and two have
+/// not.
+fn lag(config: &Config) -> Millis {
+    config.matrices.refresh * 2
 }
 
 fn seconds(age: Option<Millis>) -> serde_json::Value {
@@ -97,7 +101,7 @@ async fn fixed(
             "select count(*) from market.ticker_latest t
              join settings.coin_universe u on u.symbol = t.symbol
              where u.enabled = 1 and t.ts >= $1",
-            values![now - TICKER],
+            values![now - lag(config)],
         )
         .await?
         .i64(0)?;
@@ -367,14 +371,14 @@ pub(super) async fn queue(db: &Database, now: Time) -> Result<Vec<Item>, DbError
     ])
 }
 
-async fn matrices(db: &Database, every: Millis, now: Time) -> Result<Item, DbError> {
+async fn matrices(db: &Database, config: &Config, now: Time) -> Result<Item, DbError> {
     let newest = view::slices(db, &[]).await?.into_iter().map(|s| s.ts).max();
     let Some(newest) = newest else {
         let none = serde_json::Value::Null;
         return Ok(Item::new(now, "matrices:lag", "matrices", Level::Ok, none, "no rows yet"));
     };
     let age = now.since(newest);
-    let level = aged(Some(age), every * 2, every * 5);
+    let level = aged(Some(age), lag(config), config.matrices.refresh * 5);
     let said = format!("the newest slice is {} old", span(age));
     Ok(Item::new(now, "matrices:lag", "matrices", level, seconds(Some(age)), said))
 }

@@ -5,13 +5,14 @@ use watchbell_db::Engine;
 use watchbell_market::matrices::cells::MatrixType;
 use watchbell_market::matrices::tiers::{Tier, direction};
 use watchbell_market::matrices::{self, MATRICES};
-use watchbell_market::{Config, mea};
+use watchbell_market::{Config, MARKET_HEALTH, mea};
 use watchbell_testkit::{NOW, postgres_is_wanted};
 use watchbell_venues::sim::Market;
 
-use crate::world::{Computed, MINUTE, World, engines};
+use crate::world::{Computed, MINUTE, SYMBOLS, World, engines};
 
 const HOUR: Millis = Millis::from_hours(1);
+const CYCLE: Millis = watchbell_market::BASE_CYCLE;
 /// USDT and the three coins of the world.
 const N: i64 = 4;
 
@@ -232,7 +233,7 @@ async fn the_present_has_a_slice_of_its_own() {
         let w = World::on(engine, &config, HOUR * 4, "").await;
         w.settle().await;
         w.tick(MATRICES).await.unwrap();
-        let stamp = w.clock.now().floor(Millis::from_secs(40));
+        let stamp = w.clock.now().floor(CYCLE);
         let head = matrices::latest_slice(&w.db, "cycle").await.unwrap().unwrap();
         assert_eq!((head.ts, head.version, head.coins.len()), (stamp, 1, N as usize));
         assert_eq!(head.summary["previous"], serde_json::Value::Null);
@@ -252,22 +253,110 @@ async fn the_present_has_a_slice_of_its_own() {
             let change = number(&row[1]);
             assert!((day[coin + 1][0].unwrap() - change).abs() < 1e-12);
         }
-        for n in 1..6 {
-            w.pass(Millis::from_mins(2));
+        for n in 1..12 {
+            w.pass(CYCLE);
             w.tick(MATRICES).await.unwrap();
             let kept = w.count("select count(*) from matrices.slices where series = 'cycle'").await;
-            assert_eq!(kept, (n + 1).min(3), "those of the last five minutes");
+            assert_eq!(kept, (n + 1).min(8), "those of the last five minutes");
             let rows = w.count("select count(*) from matrices.rows where series = 'cycle'").await;
             assert_eq!(rows, kept * 7 * N);
         }
         let head = matrices::latest_slice(&w.db, "cycle").await.unwrap().unwrap();
-        assert_eq!(head.summary["previous"], stamp_before(head.ts).rfc3339());
+        assert_eq!(head.ts, stamp + CYCLE * 11);
+        assert_eq!(head.summary["previous"], (head.ts - CYCLE).rfc3339());
         assert_eq!(head.summary["nulls"], 0);
     }
 }
 
-fn stamp_before(ts: Time) -> Time {
-    ts - Millis::from_mins(2)
+#[test]
+fn the_present_is_computed_after_each_cycle() {
+    let all = watchbell_market::definitions(&Config::default());
+    let live = all.iter().find(|d| d.name.as_ref() == MATRICES).unwrap();
+    assert_eq!(live.trigger.to_string(), "every 40s at +7s");
+}
+
+/// A world that is sampled, at the end of a cycle: its last point is stored, and it is not closed.
+async fn at_the_end_of_a_cycle(engine: Engine) -> (World, Time) {
+    let w = World::on(engine, &hourly(), HOUR, "").await;
+    w.settle().await;
+    let end = w.clock.now().ceil(CYCLE) + CYCLE;
+    w.pass(end - CYCLE * 2 - w.clock.now());
+    w.sample_for(end + Millis::from_secs(4) - w.clock.now()).await;
+    (w, end)
+}
+
+const CYCLES: &str = "select count(*) from str_aux.cycles_40s where cycle_start = ";
+const SLICES: &str = "select count(*) from matrices.slices where series = 'cycle'";
+
+#[tokio::test]
+async fn a_slice_of_the_present_waits_for_the_close_of_its_cycle() {
+    for engine in engines() {
+        let (w, end) = at_the_end_of_a_cycle(engine).await;
+        let closed = format!("{CYCLES}{}", (end - CYCLE).0);
+        let closed = async || {
+            let row = w.db.query_one(closed.clone(), vec![]).await.unwrap();
+            row.i64(0).unwrap()
+        };
+        let mut slice = std::pin::pin!(w.tick_by_the_clock(MATRICES));
+        let second = Millis::from_secs(1);
+        tokio::select! {
+            biased;
+            _ = &mut slice => panic!("it did not wait"),
+            at = w.clock.next_timer(w.clock.now() + Millis(1)) => {
+                assert_eq!(at, w.clock.now() + second, "it will look again");
+            }
+        }
+        assert_eq!((closed().await, w.count(SLICES).await), (0, 0));
+        w.pass(second);
+        w.sample().await.unwrap();
+        assert_eq!((closed().await, w.count(SLICES).await), (SYMBOLS.len() as i64, 0));
+        let done = slice.await.unwrap();
+        assert_eq!(done.summary["ts"], end.rfc3339());
+        assert_eq!(done.summary["unclosed"], 0);
+        assert_eq!(w.clock.now(), end + second * 5);
+    }
+}
+
+#[tokio::test]
+async fn a_slice_of_the_present_does_not_wait_for_a_sampler_that_has_stopped() {
+    let (w, end) = at_the_end_of_a_cycle(Engine::Sqlite).await;
+    let done = w.tick(MATRICES).await.unwrap();
+    assert_eq!(done.summary["ts"], end.rfc3339());
+    assert_eq!(done.summary["unclosed"], SYMBOLS.len());
+    assert_eq!(w.clock.now(), end + Millis::from_secs(15), "no longer than that");
+    // The next cycle has no point at all: nothing is waited for.
+    w.pass(CYCLE);
+    let before = w.clock.now();
+    let done = w.tick(MATRICES).await.unwrap();
+    assert_eq!((&done.summary["unclosed"], w.clock.now()), (&0.into(), before));
+}
+
+#[tokio::test]
+async fn a_slice_of_the_present_and_its_tickers_may_be_two_refreshes_old() {
+    let w = World::with(&hourly(), HOUR, "").await;
+    w.settle().await;
+    w.pass(w.clock.now().ceil(CYCLE) - w.clock.now());
+    w.tick(MATRICES).await.unwrap();
+    let slice = w.clock.now();
+    // One of the symbols is asked for again by somebody else.
+    let later = "update market.ticker_latest set ts = ts + 300000 where symbol = 'BTCUSDT'";
+    w.apply(later, vec![]).await;
+    for (age, lag, tickers) in
+        [(80, "ok", "ok"), (81, "warn", "warn"), (200, "warn", "warn"), (201, "err", "warn")]
+    {
+        w.pass(slice + Millis::from_secs(age) - w.clock.now());
+        w.tick(MARKET_HEALTH).await.unwrap();
+        let pack = w
+            .rows(
+                "select items from ops.smoke_pack where scope = 'health' order by ts desc limit 1",
+            )
+            .await;
+        let Value::Text(items) = &pack[0][0] else { panic!("a document") };
+        let items: Vec<serde_json::Value> = serde_json::from_str(items).unwrap();
+        let level = |key: &str| items.iter().find(|i| i["key"] == key).unwrap()["level"].clone();
+        assert_eq!(level("matrices:lag"), lag, "{age}s");
+        assert_eq!(level("tickset:size"), tickers, "{age}s: {items:?}");
+    }
 }
 
 #[tokio::test]

@@ -376,6 +376,15 @@ impl World {
         self.run(self.worker(name), cause, CycleInput::None).await
     }
 
+    /// The same, but time passes only where the test lets it.
+    pub(crate) async fn tick_by_the_clock(&self, name: &str) -> Result<Done, Fault> {
+        let cause = Cause::Tick { due: self.clock.now() };
+        let cycle = self.cycle(self.worker(name), cause, CycleInput::None);
+        let done = self.worker(name).run(&cycle).await?;
+        self.host.step(done.commit.clone()).await?;
+        Ok(done)
+    }
+
     /// One job of the worker `name`.
     pub(crate) async fn job(
         &self,

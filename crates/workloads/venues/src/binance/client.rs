@@ -265,6 +265,12 @@ impl BinanceClient {
         &self.shared.limiter
     }
 
+    /// The clock that it goes by: ours.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
     /// Until when this address is banned, by our clock. Store it: a ban outlives the process.
     #[must_use]
     pub fn ban_state(&self) -> Option<Time> {

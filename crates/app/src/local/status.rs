@@ -72,7 +72,7 @@ impl LocalControl {
             schema: schema.join(" "),
             size_bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
             answers: self.engine.as_ref().map(|engine| {
-                let StoreView { pressure, p95 } = engine.store();
+                let StoreView { pressure, p95, under_way: _ } = engine.store();
                 let p95_us = p95.map(|p| u64::try_from(p.as_micros()).unwrap_or(u64::MAX));
                 StoreAnswers { pressure, p95_us }
             }),

@@ -12,4 +12,5 @@ mod moves;
 mod node;
 mod nodes;
 mod scans;
+mod schedulers;
 mod server;

@@ -22,6 +22,8 @@ pub struct StoreView {
     pub pressure: Pressure,
     /// How long 95 of 100 of its newest calls took at most.
     pub p95: Option<Duration>,
+    /// Calls that are not answered yet: claims, publications, renewals, records.
+    pub under_way: usize,
 }
 
 /// Measures calls.
@@ -113,7 +115,8 @@ impl Gauge {
     pub(crate) fn view(&self) -> StoreView {
         let inner = self.inner();
         let mut newest: Vec<Duration> = inner.newest.iter().copied().collect();
-        StoreView { pressure: inner.pressure, p95: p95(&mut newest) }
+        let under_way = inner.under_way.len();
+        StoreView { pressure: inner.pressure, p95: p95(&mut newest), under_way }
     }
 }
 

@@ -151,8 +151,9 @@ pub(crate) async fn show(
         }
         MarketCommand::Windows(WindowsArgs { incomplete, within, limit }) => {
             let since = now - *within;
-            let lines =
-                view::runs(db, since, *incomplete, *limit).await.map_err(|e| trouble(&e))?;
+            let lines = view::runs(db, lengths, (since, now), *incomplete, *limit)
+                .await
+                .map_err(|e| trouble(&e))?;
             out.data(&lines, |l, style| print::runs(l, *incomplete, style))
         }
         MarketCommand::Packs { scope } => packs(scope.as_deref(), db, now, out).await,

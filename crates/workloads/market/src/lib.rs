@@ -14,6 +14,7 @@
 pub mod account;
 pub mod analytics;
 pub mod cin;
+mod due;
 mod jobs;
 mod keeping;
 pub mod matrices;

@@ -60,6 +60,14 @@ pub(crate) fn status(status: &MarketStatus, style: Style) -> String {
         let all = style.paint(&count(gaps as i64, "gap", "gaps"), Tone::Warn);
         fact("repair", &format!("{all} being repaired: {}{more}", named.join(", ")));
     }
+    for m in &status.missing {
+        let all = format!("{} of {}", count(m.count as i64, "window", "windows"), m.label);
+        let all = style.paint(&all, Tone::Warn);
+        fact(
+            "missing",
+            &format!("{all}, the oldest {}; why: watchbell explain {}", short(m.oldest), m.series),
+        );
+    }
     fact("now", &format!("{} UTC", short(status.now)));
     text.push('\n');
     if status.symbols.is_empty() {

@@ -3,8 +3,6 @@
 //! Reading and judging are apart: each check reads a few rows, and what they mean is decided by
 //! [`aged`] and by comparisons that the tests go through.
 
-use std::collections::BTreeMap;
-
 use serde_json::json;
 use watchbell_clock::Stopwatch;
 use watchbell_core::{Millis, Time, values};
@@ -12,15 +10,11 @@ use watchbell_db::{Database, DbError};
 
 use super::{Item, Level};
 use crate::Config;
+use crate::due::{self, DAY, PATIENCE};
 use crate::sampler::MARKET_SAMPLER;
-use crate::universe::{Listings, MINUTE};
+use crate::universe::MINUTE;
 use crate::view::{self, Fresh};
-use crate::window::series_name;
 
-/// How far back windows and failed jobs count.
-const DAY: Millis = Millis::from_hours(24);
-/// A window may take this long after its end before it counts as missing.
-const PATIENCE: Millis = Millis::from_mins(5);
 /// A queued job that is due for so long is overdue.
 const OVERDUE: Millis = Millis::from_mins(5);
 /// A read that takes so long means that the store is slow.
@@ -36,7 +30,7 @@ pub(super) async fn scan(db: &Database, config: &Config, now: Time) -> Result<Ve
     let mut items = fixed(db, config, &fresh, now).await?;
     items.extend(recency(config, &fresh, now));
     for length in config.ascending() {
-        items.push(windows(db, config, length, now).await?);
+        items.push(windows(db, length, now).await?);
     }
     items.extend(queue(db, now).await?);
     items.push(matrices(db, config, now).await?);
@@ -252,46 +246,10 @@ fn oldest(
 }
 
 /// What became of each window that ended in the last day.
-pub(super) async fn windows(
-    db: &Database,
-    config: &Config,
-    length: Millis,
-    now: Time,
-) -> Result<Item, DbError> {
+pub(super) async fn windows(db: &Database, length: Millis, now: Time) -> Result<Item, DbError> {
     let label = length.exact();
-    let series = series_name(length);
-    let from = (now - DAY).ceil(length);
-    let until = (now - config.settle - PATIENCE).floor(length);
-    let rows = db
-        .query(
-            "select start_at, state from ops.windows where series = $1 and start_at >= $2
-             order by start_at, version",
-            values![series, from],
-        )
-        .await?;
-    let mut states = BTreeMap::new();
-    for row in &rows {
-        // Of several versions, a complete one answers; else the newest.
-        let state = row.text(1)?.to_owned();
-        let known = states.entry(row.time(0)?).or_insert_with(|| state.clone());
-        if known != "complete" {
-            *known = state;
-        }
-    }
-    let listings = Listings::load(db).await?;
-    let (mut missing, mut abandoned, mut expected) = (Vec::new(), Vec::new(), 0);
-    let mut start = from;
-    while start + length <= until {
-        if listings.during(start, start + length).next().is_some() {
-            expected += 1;
-            match states.get(&start).map(String::as_str) {
-                Some("complete") => {}
-                Some("abandoned") => abandoned.push(start),
-                _ => missing.push(start),
-            }
-        }
-        start += length;
-    }
+    let due = due::windows(db, length, now - DAY, now).await?;
+    let (expected, missing, abandoned) = (due.expected, due.missing(), due.abandoned());
     let level = match (missing.len(), abandoned.len()) {
         (0, 0) => Level::Ok,
         (0 | 1, _) => Level::Warn,

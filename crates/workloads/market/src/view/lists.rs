@@ -1,8 +1,11 @@
 //! Lists: what the operator's commands print, one function for each question of section 9.6.
 
 use serde::Serialize;
-use watchbell_core::{Time, values};
+use watchbell_core::{Millis, Time, values};
 use watchbell_db::{Database, DbError, Row};
+
+use crate::due;
+use crate::window::series_name;
 
 /// One symbol of the universe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -119,13 +122,13 @@ pub struct RunLine {
     pub label: String,
     /// Start.
     pub start: Time,
-    /// `pending`, `computing`, `complete`, `failed` or `abandoned`.
+    /// `pending`, `computing`, `complete`, `failed` or `abandoned`; `missing` where nobody has begun it.
     pub state: String,
     /// Attempts.
     pub attempts: i64,
     /// What it was computed from, once it was.
     pub source: Option<String>,
-    /// Why it failed or was abandoned.
+    /// Why it failed or was abandoned; of a missing one, what tells why.
     pub reason: Option<String>,
 }
 
@@ -397,13 +400,15 @@ pub async fn jobs(db: &Database, limit: u32) -> Result<Jobs, DbError> {
 }
 
 /// The newest version of each window that began at `since` or later, newest first, at most `limit`;
-/// only those that are not complete where that is asked for.
+/// only those that are not complete where that is asked for. Among these are windows of `lengths` that
+/// are due and that nobody has begun (`missing`): by the rule of the health scan.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn runs(
     db: &Database,
-    since: Time,
+    lengths: &[Millis],
+    (since, now): (Time, Time),
     incomplete: bool,
     limit: u32,
 ) -> Result<Vec<RunLine>, DbError> {
@@ -421,7 +426,8 @@ pub async fn runs(
             values![since, incomplete, limit],
         )
         .await?;
-    rows.iter()
+    let mut lines: Vec<RunLine> = rows
+        .iter()
         .map(|row| {
             Ok(RunLine {
                 label: row.text(0)?.to_owned(),
@@ -432,7 +438,24 @@ pub async fn runs(
                 reason: row.opt_text(4)?.map(str::to_owned),
             })
         })
-        .collect()
+        .collect::<Result<_, DbError>>()?;
+    if !incomplete {
+        return Ok(lines);
+    }
+    for length in lengths {
+        let due = due::windows(db, *length, since, now).await?;
+        lines.extend(due.lacking.into_iter().filter(|l| !l.is_begun).map(|l| RunLine {
+            label: length.exact(),
+            start: l.start,
+            state: "missing".to_owned(),
+            attempts: 0,
+            source: None,
+            reason: Some(format!("not begun; why: watchbell explain {}", series_name(*length))),
+        }));
+    }
+    lines.sort_by(|a, b| b.start.cmp(&a.start).then_with(|| a.label.cmp(&b.label)));
+    lines.truncate(limit as usize);
+    Ok(lines)
 }
 
 /// The newest pack of each scope.

@@ -16,7 +16,7 @@ pub use lists::{
     SessionLine, SliceLine, UniverseLine, VectorLine, balances, flags, jobs, matrix, moods, packs,
     runs, samples, sessions, slices, universe, vectors,
 };
-pub use status::{Feed, MarketStatus, SymbolLine, status};
+pub use status::{Feed, MarketStatus, MissingWindows, SymbolLine, status};
 pub(crate) use status::{Fresh, feed, freshness};
 pub use window::{UnknownWindow, WindowView, window};
 

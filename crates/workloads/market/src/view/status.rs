@@ -9,10 +9,12 @@ use watchbell_core::{Frac, Millis, Time, values};
 use watchbell_db::{Database, DbError};
 
 use super::{Hole, MoodLine, SliceLine, VectorLine, holes, moods, slices, vectors};
+use crate::due::{self, DAY};
 use crate::matrices::tiers::Tier;
 use crate::mood::symbol_moods;
 use crate::sync::VENUE;
 use crate::universe::BASE;
+use crate::window::series_name;
 
 /// The market at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -36,6 +38,21 @@ pub struct MarketStatus {
     /// Whether some of what should be known is not, for the venue is away or candles are missing:
     /// what follows from it waits (section 11.4).
     pub partial_data: bool,
+    /// Windows of the last day that are due and not there, by label.
+    pub missing: Vec<MissingWindows>,
+}
+
+/// Windows of one label that are due and not there; those that were given up do not count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MissingWindows {
+    /// Label.
+    pub label: String,
+    /// The series, for `explain`.
+    pub series: String,
+    /// How many.
+    pub count: usize,
+    /// Start of the oldest.
+    pub oldest: Time,
 }
 
 /// How the venue is doing, as far as the store knows.
@@ -216,8 +233,19 @@ pub async fn status(db: &Database, lengths: &[Millis], now: Time) -> Result<Mark
         .collect();
     let gaps: Vec<Hole> = holes(db).await?.into_iter().filter(|h| h.state == "pending").collect();
     let feed = feed(db).await?;
+    let mut missing = Vec::new();
+    for length in &lengths {
+        let starts = due::windows(db, *length, now - DAY, now).await?.missing();
+        missing.extend(starts.first().map(|oldest| MissingWindows {
+            label: length.exact(),
+            series: series_name(*length),
+            count: starts.len(),
+            oldest: *oldest,
+        }));
+    }
     Ok(MarketStatus {
         now,
+        missing,
         node_runs: None,
         partial_data: feed.is_away() || !gaps.is_empty(),
         feed,

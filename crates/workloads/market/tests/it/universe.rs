@@ -3,7 +3,7 @@
 use serde_json::json;
 use watchbell_core::{Millis, Statement, Time, values};
 use watchbell_market::{
-    Config, UNIVERSE_CHANGED, UNIVERSE_DESK, UNIVERSE_VALIDATION, drift, universe,
+    Config, UNIVERSE_CHANGED, UNIVERSE_DESK, UNIVERSE_VALIDATION, drift, universe, view,
 };
 use watchbell_testkit::NOW;
 
@@ -234,6 +234,40 @@ async fn a_symbol_that_the_venue_forgets_is_as_one_that_falls_silent() {
         assert!(w.seen().covered("ETHUSDT", NOW, NOW + HALF), "so nobody waits for it");
         assert_eq!(w.window(HALF, NOW + HALF).await.unwrap().summary["symbols"], 2);
         assert_eq!(w.window(HALF, NOW - HALF).await.unwrap().summary["symbols"], 3);
+    }
+}
+
+/// A window that nobody has begun has no row, and is missing all the same.
+#[tokio::test]
+async fn windows_that_nobody_has_begun_are_listed_and_on_the_screen() {
+    for engine in engines() {
+        let w = World::on(engine, &config(), Millis::from_hours(3), "").await;
+        w.sync().await.unwrap();
+        let now = NOW + MINUTE * 4;
+        let listed = |incomplete| view::runs(&w.db, &[HALF], (NOW - HALF * 3, now), incomplete, 50);
+        let starts: Vec<Time> = listed(true).await.unwrap().iter().map(|r| r.start).collect();
+        assert_eq!(starts, [NOW - HALF * 2, NOW - HALF * 3], "the newest is not late yet");
+        let line = listed(true).await.unwrap().remove(0);
+        assert_eq!((line.label.as_str(), line.state.as_str()), ("30m", "missing"));
+        let why = "not begun; why: watchbell explain window-sampler-30m";
+        assert_eq!(line.reason.as_deref(), Some(why));
+        assert_eq!(listed(false).await.unwrap(), []);
+        let missing = view::status(&w.db, &[HALF], now).await.unwrap().missing;
+        assert_eq!((missing.len(), missing[0].count), (1, 5));
+        assert_eq!(missing[0].oldest, NOW - Millis::from_hours(3));
+
+        for (n, state) in [(2, "complete"), (3, "open"), (4, "abandoned")] {
+            let sql = "insert into ops.windows (series, start_at, version, end_at, state, attempts,
+                  scope, inputs_hash, result_hash, source, finished_at)
+                values ('window-sampler-30m', $1, 1, $2, $3, 0, '[]', 'in', 'out', 'klines', $2)";
+            let start = NOW - HALF * n;
+            w.apply(sql, values![start, start + HALF, state]).await;
+        }
+        let left = listed(true).await.unwrap();
+        assert_eq!(left.len(), 1, "the row, and no second line: {left:?}");
+        assert_eq!((left[0].start, left[0].state.as_str()), (NOW - HALF * 3, "pending"));
+        let missing = view::status(&w.db, &[HALF], now).await.unwrap().missing;
+        assert_eq!(missing[0].count, 3, "neither complete nor given up");
     }
 }
 

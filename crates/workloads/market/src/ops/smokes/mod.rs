@@ -131,7 +131,7 @@ pub async fn smoke(
 async fn windows(g: &Ground<'_>) -> Result<Vec<Item>, DbError> {
     let mut items = Vec::new();
     for length in g.config.ascending() {
-        let item = super::scan::windows(g.db, g.config, length, g.now).await?;
+        let item = super::scan::windows(g.db, length, g.now).await?;
         items.push(last_window(g, length, item).await?);
     }
     Ok(items)

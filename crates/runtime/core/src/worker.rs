@@ -508,7 +508,8 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Fault {
     }
 }
 
-/// An error and its causes in one line: `cannot sync BTCUSDT: no answer within 10s`.
+/// An error and its causes in one line: `cannot sync BTCUSDT: no answer within 10s`. Characters that
+/// would break the line, such as those of a value that is quoted, are escaped.
 #[must_use]
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -521,8 +522,52 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         }
         cause = c.source();
     }
-    text
+    if text.contains(char::is_control) { escaped(&text) } else { text }
+}
+
+fn escaped(text: &str) -> String {
+    let mut line = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
 }
 
 /// Workers by profile name: `default` is what `up` runs.
 pub type Profiles = BTreeMap<String, Vec<WorkerName>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_whatever_it_quotes() {
+        let fault = Fault::permanent("side `B\nU\tY\u{1b}[2J` is neither, nor is `kühl`");
+        let line = "side `B\\nU\\tY\\u{1b}[2J` is neither, nor is `kühl`";
+        assert_eq!(fault.to_string(), line);
+    }
+
+    #[test]
+    fn a_refusal_reads_as_its_error_and_comes_back_from_a_result() {
+        for (fault, text, json) in [
+            (Fault::invalid("no"), "no", r#"{"refusal":"invalid"}"#),
+            (Fault::conflict("not now"), "not now", r#"{"refusal":"conflict"}"#),
+            (
+                Fault::not_found("session", 7),
+                "there is no session 7",
+                r#"{"refusal":"not_found","what":"session","name":"7"}"#,
+            ),
+        ] {
+            assert_eq!(fault.to_string(), text);
+            let refusal = fault.refusal().unwrap();
+            assert_eq!(serde_json::to_string(refusal).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Refusal>(json).unwrap(), *refusal);
+        }
+        assert_eq!(Fault::permanent("broken").refusal(), None);
+        assert_eq!(Fault::transient("broken").refusal(), None);
+    }
+}

@@ -1,10 +1,10 @@
 //! Trades of the account from a CSV file: all rows or none.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use rust_decimal::Decimal;
-use watchbell_core::{Statement, Time, values};
+use watchbell_core::{Millis, Statement, Time, values};
 use watchbell_db::{Database, DbError};
 
 use super::{Source, Trade, store};
@@ -17,7 +17,7 @@ use crate::universe;
 /// |---|---|
 /// | `symbol` | the market, such as `BTCUSDT` |
 /// | `trade_id` | the venue's number of the trade |
-/// | `time` | epoch milliseconds, or RFC 3339 |
+/// | `time` | epoch milliseconds, or RFC 3339; not before 2009, and not to come |
 /// | `side` | `BUY` or `SELL` |
 /// | `price`, `qty` | decimals; amounts of the base asset |
 /// | `quote_qty` | price times amount, unless given |
@@ -42,6 +42,10 @@ pub const COLUMNS: [(&str, bool); 14] = [
     ("account", false),
 ];
 
+/// 2009-01-01, when there was nothing to trade yet: what is earlier is no time of a trade.
+const FIRST: Time = Time(1_230_768_000_000);
+/// How far the clock of whoever wrote the file may be ahead of ours.
+const AHEAD: Millis = Millis::from_mins(5);
 /// Bad rows that a message lists.
 const SHOWN: usize = 20;
 
@@ -78,6 +82,9 @@ pub enum CsvError {
     /// Rows cannot be read.
     #[error("nothing was imported, for {} of the rows cannot be read: {}", .0.len(), list(.0))]
     Rows(Vec<BadRow>),
+    /// Rows say something else of trades that are known.
+    #[error("nothing was imported, for {} of the rows differ from what is known: {}", .0.len(), list(.0))]
+    Differ(Vec<BadRow>),
     /// The database failed.
     #[error("nothing was imported")]
     Database(#[from] DbError),
@@ -91,8 +98,8 @@ fn list(rows: &[BadRow]) -> String {
     text
 }
 
-/// Imports a file ([`COLUMNS`]): all rows, or none where one cannot be read. A trade that is known
-/// stays as it is, so that importing a file again adds nothing. `account` is whose trades they are,
+/// Imports a file ([`COLUMNS`]): all rows, or none where one cannot be read or says something else of a
+/// trade that is known. Importing a file again adds nothing. `account` is whose trades they are,
 /// where a row does not say.
 ///
 /// # Errors
@@ -115,33 +122,104 @@ pub(crate) async fn read_csv(
     account: Option<&str>,
     now: Time,
 ) -> Result<(Imported, Vec<Statement>), CsvError> {
-    let mut trades = parse(file, account)?;
-    let rows = trades.len() as u64;
+    let mut read = parse(file, account, now)?;
+    let rows = read.len() as u64;
     let mut spans: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
-    for t in &trades {
+    for Read { trade: t, .. } in &read {
         let span = spans.entry(&t.symbol).or_insert((t.id, t.id));
         *span = (span.0.min(t.id), span.1.max(t.id));
     }
-    let mut known = BTreeSet::new();
+    let mut known = BTreeMap::new();
     for (symbol, (from, to)) in spans {
         let rows = db
             .query(
-                "select trade_id from market.account_trades
+                "select trade_id, trade_time, is_buyer, price, qty, quote_qty, commission,
+                        commission_asset
+                 from market.account_trades
                  where symbol = $1 and trade_id between $2 and $3",
                 values![symbol, from, to],
             )
             .await?;
         for row in &rows {
-            known.insert((symbol.to_owned(), row.i64(0)?));
+            let side = if row.bool(2)? { "BUY" } else { "SELL" };
+            let values = [
+                row.time(1)?.to_string(),
+                side.to_owned(),
+                row.text(3)?.to_owned(),
+                row.text(4)?.to_owned(),
+                row.text(5)?.to_owned(),
+                row.text(6)?.to_owned(),
+                row.text(7)?.to_owned(),
+            ];
+            known.insert((symbol.to_owned(), row.i64(0)?), values);
         }
     }
-    trades.retain(|t| !known.contains(&(t.symbol.clone(), t.id)));
+    let mut differ = Vec::new();
+    read.retain(|r| {
+        let Some(known) = known.get(&(r.trade.symbol.clone(), r.trade.id)) else { return true };
+        differ.extend(r.differs_from(known));
+        false
+    });
+    if !differ.is_empty() {
+        return Err(CsvError::Differ(differ));
+    }
+    let trades: Vec<Trade> = read.into_iter().map(|r| r.trade).collect();
     let added = trades.len() as u64;
     let statements = if trades.is_empty() { Vec::new() } else { store(trades, now) };
     Ok((Imported { rows, added }, statements))
 }
 
-fn parse(file: &[u8], account: Option<&str>) -> Result<Vec<Trade>, CsvError> {
+/// A trade of a file.
+#[derive(Debug)]
+struct Read {
+    line: u64,
+    trade: Trade,
+    /// Whether the row says these, or they are assumed.
+    says_quote_qty: bool,
+    says_commission: bool,
+}
+
+impl Read {
+    /// What the row says otherwise than what is `known`: time, side, price, amount, amount of the
+    /// quote asset, commission and its asset.
+    fn differs_from(&self, known: &[String; 7]) -> Option<BadRow> {
+        let t = &self.trade;
+        let text = |amount: Decimal| amount.normalize().to_string();
+        let same = |a: Decimal, b: &str| money::parse(b) == Ok(a);
+        let [time, side, price, qty, quote_qty, commission, asset] = known;
+        let own_side = if t.is_buyer { "BUY" } else { "SELL" };
+        let differs = [
+            ("time", t.time.to_string(), time, t.time.to_string() != *time),
+            ("side", own_side.to_owned(), side, own_side != side),
+            ("price", text(t.price), price, !same(t.price, price)),
+            ("qty", text(t.qty), qty, !same(t.qty, qty)),
+            (
+                "quote_qty",
+                text(t.quote_qty),
+                quote_qty,
+                self.says_quote_qty && !same(t.quote_qty, quote_qty),
+            ),
+            (
+                "commission",
+                text(t.commission),
+                commission,
+                self.says_commission && !same(t.commission, commission),
+            ),
+            (
+                "commission_asset",
+                t.commission_asset.clone(),
+                asset,
+                self.says_commission && !t.commission.is_zero() && t.commission_asset != *asset,
+            ),
+        ];
+        let (name, own, known, _) = differs.into_iter().find(|(.., differs)| *differs)?;
+        let problem =
+            format!("trade {} of {} has {name} {own}, but {known} is known", t.id, t.symbol);
+        Some(BadRow { line: self.line, problem })
+    }
+}
+
+fn parse(file: &[u8], account: Option<&str>, now: Time) -> Result<Vec<Read>, CsvError> {
     // Spreadsheets put a mark of their encoding before the first name.
     let file = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file);
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(file);
@@ -162,7 +240,7 @@ fn parse(file: &[u8], account: Option<&str>) -> Result<Vec<Trade>, CsvError> {
     if let Some((name, _)) = missing {
         return Err(CsvError::Header(format!("the column `{name}` is missing")));
     }
-    let (mut trades, mut bad) = (Vec::new(), Vec::new());
+    let (mut read, mut bad) = (Vec::new(), Vec::new());
     let mut seen: BTreeMap<(String, i64), u64> = BTreeMap::new();
     for record in reader.records() {
         let record = match record {
@@ -181,9 +259,14 @@ fn parse(file: &[u8], account: Option<&str>) -> Result<Vec<Trade>, CsvError> {
         };
         let line = record.position().map_or(0, csv::Position::line);
         let row = Fields { record: &record, places: &places };
-        match row.trade(account) {
+        match row.trade(account, now) {
             Ok(trade) => match seen.insert((trade.symbol.clone(), trade.id), line) {
-                None => trades.push(trade),
+                None => read.push(Read {
+                    line,
+                    says_quote_qty: row.opt("quote_qty").is_some(),
+                    says_commission: row.opt("commission").is_some(),
+                    trade,
+                }),
                 Some(first) => {
                     let problem = format!("it repeats trade {} of line {first}", trade.id);
                     bad.push(BadRow { line, problem });
@@ -192,7 +275,7 @@ fn parse(file: &[u8], account: Option<&str>) -> Result<Vec<Trade>, CsvError> {
             Err(problem) => bad.push(BadRow { line, problem }),
         }
     }
-    if bad.is_empty() { Ok(trades) } else { Err(CsvError::Rows(bad)) }
+    if bad.is_empty() { Ok(read) } else { Err(CsvError::Rows(bad)) }
 }
 
 /// A row by the names of its columns.
@@ -230,7 +313,21 @@ impl Fields<'_> {
         number.ok_or_else(|| format!("{name} `{text}` is not a whole number"))
     }
 
-    fn trade(&self, account: Option<&str>) -> Result<Trade, String> {
+    fn time(&self, now: Time) -> Result<Time, String> {
+        let text = self.text("time")?;
+        let time = Time::parse(text)
+            .map_err(|_| format!("time `{text}` is neither milliseconds nor RFC 3339"))?;
+        let told = "write milliseconds since 1970, or RFC 3339";
+        if time < FIRST {
+            return Err(format!("time `{text}` is {time}, before any trade: {told}"));
+        }
+        if time > now + AHEAD {
+            return Err(format!("time `{text}` is {time}, which has not come yet: {told}"));
+        }
+        Ok(time)
+    }
+
+    fn trade(&self, account: Option<&str>, now: Time) -> Result<Trade, String> {
         let symbol = self.text("symbol")?.to_owned();
         let (base, quote) = match (self.opt("base_asset"), self.opt("quote_asset")) {
             (Some(base), Some(quote)) => (base.to_owned(), quote.to_owned()),
@@ -267,12 +364,10 @@ impl Fields<'_> {
             Some("true" | "1") => true,
             Some(other) => return Err(format!("is_maker `{other}` is neither true nor false")),
         };
-        let time = self.text("time")?;
         Ok(Trade {
             id: self.number("trade_id", self.text("trade_id")?)?,
             order_id: self.opt("order_id").map(|t| self.number("order_id", t)).transpose()?,
-            time: Time::parse(time)
-                .map_err(|_| format!("time `{time}` is neither milliseconds nor RFC 3339"))?,
+            time: self.time(now)?,
             account: self.opt("account").or(account).map(str::to_owned),
             symbol,
             base,
@@ -295,15 +390,17 @@ impl Fields<'_> {
 mod tests {
     use super::*;
 
+    const NOW: Time = Time(1_795_320_000_000);
+
     const GOOD: &str = "\u{feff}symbol,trade_id,time,side,price,qty,commission,commission_asset\n\
         BTCUSDT,1,2026-11-22T03:00:00Z,BUY,50000.5,0.01,0.00001,BTC\n\
         ETHBTC,7,1795316400000,sell,0.05,2,,\n";
 
     #[test]
     fn a_file_is_read_by_the_names_of_its_columns() {
-        let all = parse(GOOD.as_bytes(), Some("me@x")).unwrap();
+        let all = parse(GOOD.as_bytes(), Some("me@x"), NOW).unwrap();
         assert_eq!(all.len(), 2);
-        let (a, b) = (&all[0], &all[1]);
+        let (a, b) = (&all[0].trade, &all[1].trade);
         assert_eq!((a.base.as_str(), a.quote.as_str(), a.is_buyer), ("BTC", "USDT", true));
         assert_eq!(a.quote_qty.to_string(), "500.005");
         assert_eq!((a.time, b.time), (Time(1_795_316_400_000), Time(1_795_316_400_000)));
@@ -314,18 +411,20 @@ mod tests {
     #[test]
     fn every_bad_row_has_its_line() {
         let file = "symbol,trade_id,time,side,price,qty,commission\n\
-            BTCUSDT,1,0,BUY,1,1,0\n\
-            BTCUSDT,x,0,BUY,1,1,0\n\
-            BTCUSDT,2,0,HOLD,1,1,0\n\
-            BTCUSDT,3,0,BUY,1e5,1,0\n\
-            BTCUSDT,4,0,BUY,1,0,0\n\
-            ABC,5,0,BUY,1,1,0\n\
+            BTCUSDT,1,1795316400000,BUY,1,1,0\n\
+            BTCUSDT,x,1795316400000,BUY,1,1,0\n\
+            BTCUSDT,2,1795316400000,HOLD,1,1,0\n\
+            BTCUSDT,3,1795316400000,BUY,1e5,1,0\n\
+            BTCUSDT,4,1795316400000,BUY,1,0,0\n\
+            ABC,5,1795316400000,BUY,1,1,0\n\
             BTCUSDT,6,noon,BUY,1,1,0\n\
-            BTCUSDT,7,0,BUY,1\n\
-            BTCUSDT,1,0,BUY,1,1,0\n\
-            BTCUSDT,8,0,BUY,1,1,0.1\n\
-            BTCUSDT,9,0,BUY,0.0000000000000000001,1,0\n";
-        let Err(CsvError::Rows(bad)) = parse(file.as_bytes(), None) else { panic!("bad rows") };
+            BTCUSDT,7,1795316400000,BUY,1\n\
+            BTCUSDT,1,1795316400000,BUY,1,1,0\n\
+            BTCUSDT,8,1795316400000,BUY,1,1,0.1\n\
+            BTCUSDT,9,1795316400000,BUY,0.0000000000000000001,1,0\n";
+        let Err(CsvError::Rows(bad)) = parse(file.as_bytes(), None, NOW) else {
+            panic!("bad rows")
+        };
         let lines: Vec<_> = bad.iter().map(|b| b.line).collect();
         assert_eq!(lines, [3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
         let text = CsvError::Rows(bad).to_string();
@@ -339,12 +438,26 @@ mod tests {
         ] {
             assert!(text.contains(says), "{says}: {text}");
         }
+        for (time, says) in [
+            (
+                "1795400000",
+                "line 2: time `1795400000` is 1970-01-21T18:43:20Z, before any trade: write milliseconds",
+            ),
+            (
+                "2126-11-22T03:00:00Z",
+                "line 2: time `2126-11-22T03:00:00Z` is 2126-11-22T03:00:00Z, which has not",
+            ),
+        ] {
+            let file = format!("symbol,trade_id,time,side,price,qty\nBTCUSDT,1,{time},BUY,1,1\n");
+            let refused = parse(file.as_bytes(), None, NOW).unwrap_err().to_string();
+            assert!(refused.contains(says), "{refused}");
+        }
         for (header, says) in [
             ("symbol,trade_id", "the column `time` is missing"),
             ("symbol,symbol", "`symbol` is there twice"),
             ("symbol,fee", "`fee` is not a column; there are symbol, trade_id"),
         ] {
-            let refused = parse(header.as_bytes(), None).unwrap_err().to_string();
+            let refused = parse(header.as_bytes(), None, NOW).unwrap_err().to_string();
             assert!(refused.starts_with("line 1: ") && refused.contains(says), "{refused}");
         }
     }

@@ -354,6 +354,13 @@ async fn a_file_is_imported_whole_or_not_at_all_and_once() {
         assert_eq!(job(&more).await.unwrap()["added"], 0);
         let refused = job(&bad).await.unwrap_err();
         assert!(refused.starts_with("t.csv: nothing was imported, for 1 of the rows"), "{refused}");
+        let other = more.replace(",100,2", ",100.5,2").replace(",2,17", ",4,17");
+        assert_eq!(
+            job(&other).await.unwrap_err(),
+            "t.csv: nothing was imported, for 1 of the rows differ from what is known: line 2: trade 1 \
+             of BTCUSDT has price 100.5, but 100 is known"
+        );
+        assert_eq!(s.count("select count(*) from market.account_trades").await, 3);
         s.db.apply(vec![Statement::new(
             "delete from market.account_trades where trade_id = 3",
             vec![],

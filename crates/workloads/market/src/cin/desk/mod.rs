@@ -118,8 +118,12 @@ impl Desk {
         let (imported, statements) = match read {
             Ok(read) => read,
             Err(account::CsvError::Database(e)) => return Err(e.into()),
-            Err(e) if file.is_empty() => return Err(Fault::invalid(e)),
-            Err(e) => return Err(Fault::invalid(format!("{file}: {e}"))),
+            Err(e) => {
+                let differ = matches!(e, account::CsvError::Differ(_));
+                let of = if file.is_empty() { String::new() } else { format!("{file}: ") };
+                let said = format!("{of}{e}");
+                return Err(if differ { Fault::conflict(said) } else { Fault::invalid(said) });
+            }
         };
         let mut commit = Commit::new();
         commit.statements = statements;

@@ -33,6 +33,8 @@ use crate::mortal::{Dice, Mortal};
 use crate::world::engines;
 
 const MINUTE: Millis = Millis::from_mins(1);
+/// When files are read: their trades have come by then.
+const IMPORTED: Time = Time(NOW.0 + 60 * 60_000);
 const HOUR: Millis = Millis::from_hours(1);
 /// No timer that a test lets pass is armed for longer; the limits of requests are.
 const LONGEST_WAIT: Millis = Millis::from_days(100);
@@ -341,11 +343,11 @@ async fn a_file_is_imported_whole_or_not_at_all_and_once() {
         let s = Site::with(engine, None).await;
         let good = file(&[(1, 0, "BUY", "100", "2"), (2, 1, "SELL", "120", "1")]);
         let bad = good.replace("SELL", "HOLD");
-        let refused = import_csv(&s.db, bad.as_bytes(), None, NOW).await.unwrap_err();
+        let refused = import_csv(&s.db, bad.as_bytes(), None, IMPORTED).await.unwrap_err();
         assert!(matches!(&refused, CsvError::Rows(rows) if rows[0].line == 3), "{refused}");
         assert_eq!(s.count("select count(*) from market.account_trades").await, 0);
         for added in [2, 0] {
-            let done = import_csv(&s.db, good.as_bytes(), Some("Ann@x"), NOW).await.unwrap();
+            let done = import_csv(&s.db, good.as_bytes(), Some("Ann@x"), IMPORTED).await.unwrap();
             assert_eq!((done.rows, done.added), (2, added));
         }
         let job = |csv: &str| s.job(LEDGER_IMPORT, json!({ "file": "t.csv", "csv": csv }));
@@ -368,7 +370,7 @@ async fn a_file_is_imported_whole_or_not_at_all_and_once() {
         .await
         .unwrap();
         let empty = good.lines().next().unwrap();
-        assert_eq!(import_csv(&s.db, empty.as_bytes(), None, NOW).await.unwrap().rows, 0);
+        assert_eq!(import_csv(&s.db, empty.as_bytes(), None, IMPORTED).await.unwrap().rows, 0);
 
         // Only an account's own trades are booked, whatever the case of its name.
         s.pass(HOUR);
@@ -399,7 +401,7 @@ async fn a_ledger_is_booked_first_in_first_out_and_a_second_import_adds_nothing(
             // Before the session began.
             (9, -5, "BUY", "3", "10"),
         ]);
-        import_csv(&s.db, trades.as_bytes(), None, NOW).await.unwrap();
+        import_csv(&s.db, trades.as_bytes(), None, IMPORTED).await.unwrap();
         assert_eq!(s.import().await["imported"], 3);
         let before = s.ledger().await;
         assert_eq!(s.import().await["imported"], 0);
@@ -512,7 +514,7 @@ async fn the_order_of_arrival_does_not_matter() {
             s.pass(HOUR);
             for batch in arrival {
                 let some: Vec<_> = batch.iter().map(|i| rows[*i]).collect();
-                import_csv(&s.db, file(&some).as_bytes(), None, NOW).await.unwrap();
+                import_csv(&s.db, file(&some).as_bytes(), None, IMPORTED).await.unwrap();
                 assert_eq!(s.import().await["imported"], some.len());
             }
             assert_eq!(s.import().await["imported"], 0);
@@ -539,7 +541,7 @@ async fn what_cannot_be_valued_is_a_row_of_its_own_and_is_tried_again() {
             later = (NOW + MINUTE * 5).0 + 1
         );
         s.pass(MINUTE * 6);
-        import_csv(&s.db, text.as_bytes(), None, NOW).await.unwrap();
+        import_csv(&s.db, text.as_bytes(), None, IMPORTED).await.unwrap();
         let first = s.import().await;
         assert_eq!(first["imported"], 1);
         let one = &first["sessions"][0];
@@ -581,7 +583,7 @@ async fn what_cannot_be_valued_is_a_row_of_its_own_and_is_tried_again() {
         // What comes later is not its own any more.
         let late = file(&[(8, 40, "BUY", "1", "1")]);
         s.pass(HOUR);
-        import_csv(&s.db, late.as_bytes(), None, NOW).await.unwrap();
+        import_csv(&s.db, late.as_bytes(), None, IMPORTED).await.unwrap();
         assert_eq!(s.import().await["imported"], 0);
         let retry = json!({ "session_id": 1, "accept_unbooked": true });
         let closed = s.job(SESSION_RETRY, retry).await.unwrap();
@@ -599,7 +601,7 @@ async fn a_closed_session_is_immutable() {
         s.job(SESSION_OPEN, open()).await.unwrap();
         s.pass(HOUR);
         let trades = file(&[(1, 5, "BUY", "2", "10")]);
-        import_csv(&s.db, trades.as_bytes(), None, NOW).await.unwrap();
+        import_csv(&s.db, trades.as_bytes(), None, IMPORTED).await.unwrap();
         s.job(SESSION_CLOSE, json!({ "session_id": 1 })).await.unwrap();
         assert_eq!(s.count("select count(*) from cin_aux.rt_move").await, 1, "a close imports");
         for sql in [
@@ -707,7 +709,7 @@ async fn planned_moves_must_have_what_they_give() {
         s.pass(HOUR);
         let text =
             format!("symbol,trade_id,time,side,price,qty\nBTCUSDT,1,{},BUY,20,10\n", started.0);
-        import_csv(&s.db, text.as_bytes(), None, NOW).await.unwrap();
+        import_csv(&s.db, text.as_bytes(), None, IMPORTED).await.unwrap();
         assert_eq!(s.import().await["sessions"][0]["replayed"], true);
         let detail = cin::session(&s.db, 1).await.unwrap().unwrap();
         // Its ten units at 20 are the older ones: the sale at 60 gives 400 for them.
@@ -727,7 +729,7 @@ async fn a_parity_session_mirrors_every_trade_and_no_more() {
         s.pass(HOUR);
         let mut text = file(&[(1, -500, "BUY", "2", "10"), (2, 5, "SELL", "3", "10")]);
         text.push_str(&format!("ETHBTC,3,{},BUY,0.05,2,0,BTC\n", NOW.0));
-        import_csv(&s.db, text.as_bytes(), None, NOW).await.unwrap();
+        import_csv(&s.db, text.as_bytes(), None, IMPORTED).await.unwrap();
         assert_eq!(s.import().await["imported"], 3);
         assert_eq!(s.import().await["imported"], 0);
         let moves = cin::moves(&s.db, 1, None, 9).await.unwrap();
@@ -754,7 +756,7 @@ async fn one_sessions_failure_does_not_stop_the_others_and_fails_the_cycle() {
         }
         s.pass(HOUR);
         let trades = file(&[(1, 5, "BUY", "2", "10")]);
-        import_csv(&s.db, trades.as_bytes(), None, NOW).await.unwrap();
+        import_csv(&s.db, trades.as_bytes(), None, IMPORTED).await.unwrap();
         let broken = "update cin_aux.rt_balance set units = 'many' where session_id = 1";
         s.db.apply(vec![Statement::new(broken, vec![])]).await.unwrap();
         let fault = s.tick(CIN_IMPORT_MOVES).await.unwrap_err().to_string();
@@ -779,7 +781,7 @@ async fn a_change_that_was_computed_from_an_older_state_is_refused() {
         s.job(SESSION_OPEN, open()).await.unwrap();
         s.pass(HOUR);
         let trades = file(&[(1, 5, "BUY", "2", "10")]);
-        import_csv(&s.db, trades.as_bytes(), None, NOW).await.unwrap();
+        import_csv(&s.db, trades.as_bytes(), None, IMPORTED).await.unwrap();
         // Computed, but not published: in the meantime the session is marked.
         let worker = &s.workers[CIN_DESK];
         let host: Arc<dyn Host> = Arc::new(TestHost {

@@ -483,6 +483,12 @@ impl Resolver<'_, '_> {
                 };
                 let message = format!("`{symbol}` is not a symbol{hint}");
                 self.wrong(&path, message, "3 to 20 capital letters and digits, such as BTCUSDT");
+            } else if let Err(e) = watchbell_market::split(symbol) {
+                self.wrong(
+                    &path,
+                    e.to_string(),
+                    "a coin and what it is quoted in, such as BTCUSDT",
+                );
             } else if symbols.contains(symbol) {
                 self.wrong(&path, format!("`{symbol}` is here twice"), "each symbol once");
             } else {

@@ -233,7 +233,7 @@ pub(crate) enum SessionsCommand {
 /// Options of `market sessions open`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct OpenArgs {
-    /// Whose [default: you]
+    /// Whose [default: $USER, or somebody]
     #[arg(long, value_name = "WHO")]
     pub(crate) owner: Option<String>,
     /// Label of its windows

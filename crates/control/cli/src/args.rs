@@ -332,7 +332,7 @@ pub struct ActArgs {
     /// Their names
     #[arg(required = true)]
     pub names: Vec<WorkerName>,
-    /// Who asks, for the record [default: you]
+    /// Who asks, for the record [default: $USER, or somebody]
     #[arg(long, value_name = "WHO")]
     pub by: Option<String>,
 }
@@ -518,7 +518,7 @@ pub struct SteerArgs {
     /// Only tell what would be done
     #[arg(long, visible_alias = "dry-run")]
     pub preview: bool,
-    /// Who asks, for the record [default: you]
+    /// Who asks, for the record [default: $USER, or somebody]
     #[arg(long, value_name = "WHO")]
     pub by: Option<String>,
 }
@@ -541,7 +541,7 @@ pub struct BackfillArgs {
     /// Compute complete windows again, as new versions, for this reason
     #[arg(long, value_name = "REASON", requires = "from")]
     pub recompute: Option<String>,
-    /// Who asks, for the record [default: you]
+    /// Who asks, for the record [default: $USER, or somebody]
     #[arg(long, value_name = "WHO")]
     pub by: Option<String>,
 }
@@ -762,7 +762,7 @@ pub struct ChangeArgs {
     /// At most this many, oldest first
     #[arg(long, value_name = "N", default_value_t = CHANGE_LIMIT, value_parser = limit())]
     pub limit: u32,
-    /// Who asks, for the record [default: you]
+    /// Who asks, for the record [default: $USER, or somebody]
     #[arg(long, value_name = "WHO")]
     pub by: Option<String>,
 }

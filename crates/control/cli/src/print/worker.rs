@@ -188,7 +188,8 @@ fn policy(d: &DefinitionText, style: Style) -> String {
                         "{}, {} long, settled {} after its end, at most {} attempts",
                         w.series,
                         span(w.length),
-                        span(w.settle),
+                        // Whole seconds would not say when it may run.
+                        w.settle.exact(),
                         w.max_attempts
                     )
                 }),

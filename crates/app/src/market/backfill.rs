@@ -5,7 +5,7 @@ use watchbell_api::{BackfillReport, BackfillRequest, ControlError};
 use watchbell_cli::args::Global;
 use watchbell_cli::{Exit, Out, Progress};
 use watchbell_core::Millis;
-use watchbell_market::{BASE_CYCLE, view};
+use watchbell_market::{BASE_CYCLE, series_name, view};
 
 use super::Result;
 use super::args::BackfillArgs;
@@ -43,7 +43,7 @@ pub(super) async fn run(
         by: out.user.clone(),
     };
     let report = place.control().backfill(request).await?;
-    let (cycles, windows) = counts(&report);
+    let (cycles, windows) = counts(&report, place.lengths());
     let ids: Vec<i64> = report.records.iter().map(|r| r.id).collect();
     let waits = !args.preview && !args.no_wait && !ids.is_empty();
     if waits && place.node_runs().await? {
@@ -59,12 +59,17 @@ pub(super) async fn run(
     Ok(Exit::Ok)
 }
 
-/// Cycles of 40 s that the windows of the span reach over, and windows to compute.
-fn counts(report: &BackfillReport) -> (i64, i64) {
+/// Cycles of 40 s that the windows of the span reach over, and windows of the labels to compute: what
+/// follows from a window, such as its matrices, is a series of its own and not counted.
+fn counts(report: &BackfillReport, lengths: &[Millis]) -> (i64, i64) {
+    let labels: Vec<String> = lengths.iter().map(|l| series_name(*l)).collect();
     let from = report.series.iter().map(|l| l.from).min();
     let to = report.series.iter().map(|l| l.to).max();
+    let of_label =
+        report.series.iter().filter(|l| labels.iter().any(|of| *of == l.series.as_str()));
+    let windows = of_label.map(|l| l.to_compute).sum();
     let span = from.zip(to).map_or(Millis::ZERO, |(from, to)| to.since(from));
-    (span.0.max(0) / BASE_CYCLE.0, report.series.iter().map(|l| l.to_compute).sum())
+    (span.0.max(0) / BASE_CYCLE.0, windows)
 }
 
 /// Shows how far the backfills are until all of them are done.

@@ -171,8 +171,13 @@ pub(crate) async fn show(
                 return Err(ControlError::not_found("session", id.to_string(), []));
             };
             let balances = view::balances(db, *id).await.map_err(|e| trouble(&e))?;
-            let both = serde_json::json!({ "session": session, "balances": balances });
-            out.data(&both, |_, style| print::session(&session, &balances, now, style))
+            let closing = view::closing(db, *id).await.map_err(|e| trouble(&e))?;
+            let all = serde_json::json!({
+                "session": session, "balances": balances, "closing": closing,
+            });
+            out.data(&all, |_, style| {
+                print::session(&session, &balances, closing.as_ref(), now, style)
+            })
         }
         MarketCommand::Matrix { series, matrix_type } => {
             let grid =
@@ -245,12 +250,31 @@ fn unknown_window(
     start: Option<Time>,
     other: &view::UnknownWindow,
 ) -> ControlError {
+    if let Some(run) = &other.run {
+        return unfinished(symbol, label, run);
+    }
     let at = start.map_or_else(String::new, |start| format!(" {start}"));
-    let suggestion = match other.newest {
-        Some(newest) => Some(format!("{symbol} {label} {newest}")),
+    let suggestion = match other.nearest {
+        Some(near) => Some(format!("{symbol} {label} {near}")),
         None => nearest(symbol, other.symbols.iter().map(String::as_str))
             .map(|symbol| format!("{symbol} {label}")),
     };
     let name = format!("{symbol} {label}{at}");
     ControlError::NotFound { what: "window".to_owned(), name, suggestion }
+}
+
+/// The window exists, and has no result that could be shown.
+fn unfinished(symbol: &str, label: &str, run: &view::UnfinishedRun) -> ControlError {
+    let view::UnfinishedRun { series, start, state, reason } = run;
+    let window = format!("the window {symbol} {label} {start}");
+    let why = reason.as_deref().map_or_else(String::new, |why| format!(": {why}"));
+    let explain = format!("`watchbell explain {series}/{start}` says more");
+    let retry = format!("`watchbell window retry {series} {start}` tries it again");
+    match state.as_str() {
+        "abandoned" => ControlError::conflict(format!("{window} was abandoned{why}"))
+            .help(format!("{explain}; {retry}")),
+        "failed" => ControlError::conflict(format!("{window} failed and is tried again{why}"))
+            .help(format!("{explain}; {retry}, now")),
+        _ => ControlError::conflict(format!("{window} is not computed yet")).help(explain),
+    }
 }

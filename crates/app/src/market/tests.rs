@@ -304,8 +304,8 @@ async fn matrices(db: &Database) {
         apply(
             db,
             "insert into mea_dynamics.moods (window_label, window_start, version, ts_ms, coeff,
-               mood_id, tier, is_fallback, is_stale, payload)
-             values ($1, $2, 1, $3, $4, $5, 'B', $6, 0, $7)",
+               mood_id, tier, is_fallback, is_stale, payload, stable_ts_ms)
+             values ($1, $2, 1, $3, $4, $5, 'B', $6, 0, $7, $8)",
             values![
                 label,
                 NOW - length,
@@ -313,7 +313,8 @@ async fn matrices(db: &Database) {
                 coeff,
                 id,
                 fallback,
-                json!({ "signals": signals }).to_string()
+                json!({ "signals": signals }).to_string(),
+                NOW - Millis::from_mins(90) * fallback
             ],
         )
         .await;
@@ -348,6 +349,37 @@ async fn ledger(db: &Database) {
         )
         .await;
     }
+    apply(
+        db,
+        "insert into cin_aux.rt_session
+           (owner, window_label, status, mode, started_at, opening_stamp)
+         values ('bob', '1h', 'OPEN', 'ledger', $1, 1)",
+        values![NOW - Millis::from_hours(20)],
+    )
+    .await;
+    apply(
+        db,
+        "insert into cin_aux.rt_balance (session_id, asset, opening_principal, opening_profit,
+           principal_usdt, profit_usdt, units, closing_principal, closing_profit)
+         values (2, 'ETH', '3000', '0', '2900', '40', '1', '2900', '45.5'),
+           (2, 'USDT', '100', '0', '-20', '0', '-20', '-20', '0')",
+        vec![],
+    )
+    .await;
+    apply(
+        db,
+        "insert into cin_aux.rt_imprint_luggage values
+           (2, '120', '40', '65.5', '1', '2', '2880', '45.5', '0.12', '0.03', '4', '5', '6', '20',
+            3, 1, $1)",
+        values![NOW - Millis::from_hours(2)],
+    )
+    .await;
+    apply(
+        db,
+        "update cin_aux.rt_session set status = 'CLOSED', ended_at = $1 where owner = 'bob'",
+        values![NOW - Millis::from_hours(2)],
+    )
+    .await;
 }
 
 async fn queue(db: &Database) {
@@ -371,7 +403,7 @@ async fn queue(db: &Database) {
 }
 
 /// Commands, and the golden file of each.
-const COMMANDS: [(&str, &str); 16] = [
+const COMMANDS: [(&str, &str); 17] = [
     ("market status", "status"),
     ("market window BTCUSDT 30m", "window"),
     ("market window ethusdt 1h 2026-11-22T02:00:00Z", "window_hour"),
@@ -385,6 +417,7 @@ const COMMANDS: [(&str, &str); 16] = [
     ("market flags list", "flags"),
     ("market sessions list", "sessions"),
     ("market sessions show 1", "session"),
+    ("market sessions show 2", "session_closed"),
     ("market matrix", "matrix"),
     ("market matrix cycle benchmark", "matrix_benchmark"),
     ("market mood", "mood"),
@@ -424,7 +457,8 @@ async fn what_is_not_there_is_named_with_what_is() {
     let temp = filled(Engine::Sqlite).await;
     for (command, said) in [
         ("market window BTCUSD 30m", "did you mean `BTCUSDT 30m`"),
-        ("market window BTCUSDT 30m 2026-11-22T01:00:00Z", "BTCUSDT 30m 2026-11-22T02:30:00"),
+        ("market window BTCUSDT 30m 2026-11-22T02:16:00Z", "BTCUSDT 30m 2026-11-22T02:30:00"),
+        ("market window BTCUSDT 30m 2026-11-22T02:01:00Z", "BTCUSDT 30m 2026-11-22T02:00:00"),
         ("market sessions show 7", "7"),
         ("market matrix cycles", "cycle"),
         ("market packs helth", "helth"),
@@ -433,6 +467,24 @@ async fn what_is_not_there_is_named_with_what_is() {
         assert_eq!(Exit::from(&error), Exit::NotFound, "{command}");
         let text = watchbell_cli::out::failure(&error.reason(), Style::Plain);
         assert!(text.contains(said), "{command}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn an_abandoned_window_says_so_with_the_reason_and_what_to_do() {
+    for engine in engines() {
+        let temp = filled(engine).await;
+        let command = "market window BTCUSDT 30m 2026-11-22T02:00:00Z";
+        let error = shown(&temp.db, command).await.unwrap_err();
+        assert_eq!(Exit::from(&error), Exit::Refused);
+        let text = watchbell_cli::out::failure(&error.reason(), Style::Plain);
+        for said in [
+            "the window BTCUSDT 30m 2026-11-22T02:00:00Z was abandoned: INCOMPLETE: ETHUSDT has 12",
+            "watchbell explain window-sampler-30m/2026-11-22T02:00:00Z",
+            "watchbell window retry window-sampler-30m 2026-11-22T02:00:00Z",
+        ] {
+            assert!(text.contains(said), "{said}: {text}");
+        }
     }
 }
 

@@ -46,10 +46,13 @@ pub(crate) struct WindowWorker {
     settle: Millis,
 }
 
+/// What the names of the series begin with; the label follows.
+pub(crate) const SERIES: &str = "window-sampler-";
+
 /// The name of the worker and of the series of a label, such as `window-sampler-30m`.
 #[must_use]
 pub fn series_name(length: Millis) -> String {
-    format!("window-sampler-{}", length.exact())
+    format!("{SERIES}{}", length.exact())
 }
 
 /// What a window was computed from and what came out, in numbers.

@@ -7,8 +7,8 @@ use watchbell_cli::print::{count, cut, inline};
 use watchbell_core::Time;
 use watchbell_core::port::JobRecord;
 use watchbell_market::view::{
-    BalanceLine, FlagLine, Grid, Jobs, MoodLine, RunLine, SampleLine, SessionLine, UniverseLine,
-    VectorLine,
+    BalanceLine, CloseLine, FlagLine, Grid, Jobs, MoodLine, RunLine, SampleLine, SessionLine,
+    UniverseLine, VectorLine,
 };
 
 use super::{number, price};
@@ -230,6 +230,7 @@ pub(crate) fn sessions(lines: &[SessionLine], now: Time, style: Style) -> String
 pub(crate) fn session(
     s: &SessionLine,
     balances: &[BalanceLine],
+    closing: Option<&CloseLine>,
     now: Time,
     style: Style,
 ) -> String {
@@ -248,12 +249,45 @@ pub(crate) fn session(
             ("note", s.note.clone()),
         ],
     );
+    if let Some(c) = closing {
+        let usdt = |amount: &str| Some(format!("{amount} USDT"));
+        let unbooked = format!("{} trades were left out", c.unbooked);
+        text.push('\n');
+        text.push_str(&facts(
+            style,
+            &[
+                ("generated profit", usdt(&c.generated_profit)),
+                ("realized", usdt(&c.realized_pnl)),
+                ("fees", usdt(&c.fees)),
+                ("slippage", usdt(&c.slippage)),
+                (
+                    "luggage",
+                    Some(format!(
+                        "{} USDT principal, {} USDT profit",
+                        c.luggage_principal, c.luggage_profit
+                    )),
+                ),
+                ("moves", Some(c.moves.to_string())),
+                ("unbooked", (c.unbooked > 0).then(|| style.paint(&unbooked, Tone::Warn))),
+            ],
+        ));
+    }
     if balances.is_empty() {
         return text;
     }
-    let mut table =
-        Table::new(&["ASSET", ">UNITS", ">OPENING", ">PRINCIPAL", ">PROFIT", ">CLOSING"]);
+    text.push_str("\nAmounts in USDT but for the units.\n");
+    let mut table = Table::new(&[
+        "ASSET",
+        ">UNITS",
+        ">OPENING",
+        ">PRINCIPAL",
+        ">PROFIT",
+        ">CLOSING",
+        ">CLOSING PROFIT",
+        "",
+    ]);
     for b in balances {
+        let mark = if b.overdrawn { "overdrawn" } else { "" };
         table.row(vec![
             b.asset.as_str().into(),
             b.units.as_str().into(),
@@ -261,9 +295,10 @@ pub(crate) fn session(
             b.principal.as_str().into(),
             b.profit.as_str().into(),
             Cell::or_none(b.closing_principal.clone()),
+            Cell::or_none(b.closing_profit.clone()),
+            Cell::new(mark, Tone::Bad),
         ]);
     }
-    text.push('\n');
     text.push_str(&table.print(style));
     text
 }
@@ -315,9 +350,11 @@ pub(crate) fn moods(lines: &[MoodLine], style: Style) -> String {
     }
     let mut table = Table::new(&["LABEL", "START", ">COEFF", "MOOD", "TIER", "STATE"]);
     for m in lines {
-        let state = match (m.is_stale, m.is_fallback) {
-            (true, _) => Cell::new("stale", Tone::Bad),
-            (_, true) => Cell::new("fallback", Tone::Warn),
+        let state = match (m.is_stale, m.is_fallback, m.age_ms) {
+            (true, _, Some(age)) => Cell::new(format!("stale, {age} old"), Tone::Bad),
+            (_, true, Some(age)) => Cell::new(format!("fallback, {age} old"), Tone::Warn),
+            (true, _, None) => Cell::new("neutral, stale", Tone::Bad),
+            (_, true, None) => Cell::new("neutral", Tone::Warn),
             _ => Cell::new("stable", Tone::Good),
         };
         table.row(vec![

@@ -4,6 +4,7 @@ use serde::Serialize;
 use watchbell_core::{Millis, Time, values};
 use watchbell_db::{Database, DbError, Row};
 
+use crate::cin::money;
 use crate::due;
 use crate::window::series_name;
 
@@ -206,6 +207,29 @@ pub struct BalanceLine {
     pub closing_principal: Option<String>,
     /// Profit at the close.
     pub closing_profit: Option<String>,
+    /// Whether more was booked out of it than it held: its units or its value are below 0.
+    pub overdrawn: bool,
+}
+
+/// What the close of a session came to. Money is decimal text in USDT, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CloseLine {
+    /// What the session made.
+    pub generated_profit: String,
+    /// What its moves realized.
+    pub realized_pnl: String,
+    /// Fees of its moves.
+    pub fees: String,
+    /// Slippage of its moves.
+    pub slippage: String,
+    /// Principal that goes over into the next session.
+    pub luggage_principal: String,
+    /// Profit that goes over into the next session.
+    pub luggage_profit: String,
+    /// Moves.
+    pub moves: i64,
+    /// Trades that were left out.
+    pub unbooked: i64,
 }
 
 /// The newest slice of a series of matrices.
@@ -253,6 +277,8 @@ pub struct MoodLine {
     pub is_fallback: bool,
     /// It has been so for too long.
     pub is_stale: bool,
+    /// How old the mood was at the end of the window, where it is of an earlier one.
+    pub age_ms: Option<Millis>,
     /// What it was made of.
     pub payload: serde_json::Value,
 }
@@ -295,16 +321,18 @@ pub async fn universe(db: &Database) -> Result<Vec<UniverseLine>, DbError> {
         .collect()
 }
 
-/// The newest point of each symbol that has one, by symbol.
+/// The newest point of each symbol that has one, in processing order.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn samples(db: &Database) -> Result<Vec<SampleLine>, DbError> {
     let rows = db
         .query(
-            "select symbol, ts, mid, spread, bucket_count, quality_flags, v_inner, v_outer,
-                    v_tendency, v_swap
-             from str_aux.v_newest_samples order by symbol /*pg*/ collate \"C\" /*end*/",
+            "select n.symbol, n.ts, n.mid, n.spread, n.bucket_count, n.quality_flags, n.v_inner,
+                    n.v_outer, n.v_tendency, n.v_swap
+             from str_aux.v_newest_samples n
+             left join settings.coin_universe u on u.symbol = n.symbol
+             order by u.sort_order is null, u.sort_order, n.symbol /*pg*/ collate \"C\" /*end*/",
             Vec::new(),
         )
         .await?;
@@ -326,7 +354,7 @@ pub async fn samples(db: &Database) -> Result<Vec<SampleLine>, DbError> {
         .collect()
 }
 
-/// The newest vectors of each symbol and label: by symbol, then by length.
+/// The newest vectors of each symbol and label: in processing order, then by length.
 ///
 /// # Errors
 /// When the database fails.
@@ -336,7 +364,9 @@ pub async fn vectors(db: &Database) -> Result<Vec<VectorLine>, DbError> {
             "select v.symbol, v.window_label, v.window_start, v.vec
              from str_aux.v_latest_vectors v
              join settings.windows w on w.window_label = v.window_label
-             order by v.symbol /*pg*/ collate \"C\" /*end*/, w.duration_ms",
+             left join settings.coin_universe u on u.symbol = v.symbol
+             order by u.sort_order is null, u.sort_order, v.symbol /*pg*/ collate \"C\" /*end*/,
+               w.duration_ms",
             Vec::new(),
         )
         .await?;
@@ -571,9 +601,44 @@ pub async fn balances(db: &Database, session: i64) -> Result<Vec<BalanceLine>, D
                 profit: row.text(5)?.to_owned(),
                 closing_principal: row.opt_text(6)?.map(str::to_owned),
                 closing_profit: row.opt_text(7)?.map(str::to_owned),
+                overdrawn: overdrawn(row.text(1)?, row.text(4)?, row.text(5)?),
             })
         })
         .collect()
+}
+
+fn overdrawn(units: &str, principal: &str, profit: &str) -> bool {
+    let value = money::parse(principal).and_then(|p| money::add(p, money::parse(profit)?));
+    // What is no amount is shown as it is stored; `smoke run cin-core` finds it.
+    [money::parse(units), value].into_iter().flatten().any(|amount| amount.is_sign_negative())
+}
+
+/// What the close of a session came to; nothing of one that is not closed.
+///
+/// # Errors
+/// When the database fails.
+pub async fn closing(db: &Database, session: i64) -> Result<Option<CloseLine>, DbError> {
+    let row = db
+        .query_opt(
+            "select generated_profit, realized_pnl, fee_sum, slippage_sum, luggage_principal,
+                    luggage_profit, moves, unbooked
+             from cin_aux.rt_imprint_luggage where session_id = $1",
+            values![session],
+        )
+        .await?;
+    row.map(|row| {
+        Ok(CloseLine {
+            generated_profit: row.text(0)?.to_owned(),
+            realized_pnl: row.text(1)?.to_owned(),
+            fees: row.text(2)?.to_owned(),
+            slippage: row.text(3)?.to_owned(),
+            luggage_principal: row.text(4)?.to_owned(),
+            luggage_profit: row.text(5)?.to_owned(),
+            moves: row.i64(6)?,
+            unbooked: row.i64(7)?,
+        })
+    })
+    .transpose()
 }
 
 /// The newest slice of the live refresh and of each label, where there is one.
@@ -661,7 +726,7 @@ pub async fn moods(db: &Database, labels: &[String], limit: u32) -> Result<Vec<M
         let rows = db
             .query(
                 "select m.window_start, m.coeff, m.mood_id, m.tier, m.is_fallback, m.is_stale,
-                        m.payload
+                        m.payload, m.ts_ms, m.stable_ts_ms
                  from mea_dynamics.moods m
                  where m.window_label = $1
                    and m.version = (select max(n.version) from mea_dynamics.moods n
@@ -671,7 +736,9 @@ pub async fn moods(db: &Database, labels: &[String], limit: u32) -> Result<Vec<M
             )
             .await?;
         for row in &rows {
+            let age = row.opt_time(8)?.map(|of| row.time(7).map(|ts| ts - of)).transpose()?;
             moods.push(MoodLine {
+                age_ms: age.filter(|age| *age > Millis::ZERO),
                 label: label.clone(),
                 start: row.time(0)?,
                 coeff: row.f64(1)?,

@@ -12,13 +12,13 @@ use watchbell_db::{Database, DbError};
 use crate::universe::BASE;
 
 pub use lists::{
-    BalanceLine, FlagLine, Grid, Jobs, JobsFailed, JobsOf, MoodLine, PackLine, RunLine, SampleLine,
-    SessionLine, SliceLine, UniverseLine, VectorLine, balances, flags, jobs, matrix, moods, packs,
-    runs, samples, sessions, slices, universe, vectors,
+    BalanceLine, CloseLine, FlagLine, Grid, Jobs, JobsFailed, JobsOf, MoodLine, PackLine, RunLine,
+    SampleLine, SessionLine, SliceLine, UniverseLine, VectorLine, balances, closing, flags, jobs,
+    matrix, moods, packs, runs, samples, sessions, slices, universe, vectors,
 };
 pub use status::{Feed, MarketStatus, MissingWindows, SymbolLine, status};
 pub(crate) use status::{Fresh, feed, freshness};
-pub use window::{UnknownWindow, WindowView, window};
+pub use window::{UnfinishedRun, UnknownWindow, WindowView, window};
 
 /// Candles that the venue does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

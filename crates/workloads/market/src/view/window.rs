@@ -4,6 +4,8 @@ use serde::Serialize;
 use watchbell_core::{Time, values};
 use watchbell_db::{Database, DbError};
 
+use crate::window::SERIES;
+
 /// One symbol's window: what was published of its newest version.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WindowView {
@@ -48,8 +50,23 @@ pub struct WindowView {
 pub struct UnknownWindow {
     /// Symbols that have windows of that label.
     pub symbols: Vec<String>,
-    /// The newest window of that symbol and label.
-    pub newest: Option<Time>,
+    /// The window of that symbol and label that begins nearest to what was asked for, or the newest.
+    pub nearest: Option<Time>,
+    /// What became of the window that was asked for, where it exists and is not complete.
+    pub run: Option<UnfinishedRun>,
+}
+
+/// A window that has no result, or none yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnfinishedRun {
+    /// The series of its label.
+    pub series: String,
+    /// Its start.
+    pub start: Time,
+    /// `open`, `ready`, `running`, `failed` or `abandoned`.
+    pub state: String,
+    /// Why it failed or was abandoned.
+    pub reason: Option<String>,
 }
 
 /// The window of `symbol` and `label` that starts at `start`, or the newest.
@@ -101,8 +118,14 @@ pub async fn window(
             )
             .await?;
         let symbols =
-            rows.iter().map(|r| Ok(r.text(0)?.to_owned())).collect::<Result<_, DbError>>();
-        return Ok(Err(UnknownWindow { symbols: symbols?, newest }));
+            rows.iter().map(|r| Ok(r.text(0)?.to_owned())).collect::<Result<_, DbError>>()?;
+        let (mut run, mut near) = (None, newest);
+        if let (Some(start), Some(_)) = (start, newest) {
+            let series = format!("{SERIES}{label}");
+            run = unfinished(db, &series, start).await?;
+            near = nearest(db, symbol, label, &series, start).await?;
+        }
+        return Ok(Err(UnknownWindow { symbols, nearest: near, run }));
     };
     Ok(Ok(WindowView {
         symbol: symbol.to_owned(),
@@ -123,4 +146,52 @@ pub async fn window(
         stats: row.json(12)?,
         vectors: row.json(13)?,
     }))
+}
+
+/// The window of that start, if its newest version is not complete.
+async fn unfinished(
+    db: &Database,
+    series: &str,
+    start: Time,
+) -> Result<Option<UnfinishedRun>, DbError> {
+    let row = db
+        .query_opt(
+            "select state, error from ops.windows where series = $1 and start_at = $2
+             order by version desc limit 1",
+            values![series, start],
+        )
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    if row.text(0)? == "complete" {
+        return Ok(None);
+    }
+    Ok(Some(UnfinishedRun {
+        series: series.to_owned(),
+        start,
+        state: row.text(0)?.to_owned(),
+        reason: row.opt_text(1)?.map(str::to_owned),
+    }))
+}
+
+/// The start nearest to `start` among the windows of the symbol and those of its label that have no
+/// result: whoever mistypes the start of an abandoned window means that one.
+async fn nearest(
+    db: &Database,
+    symbol: &str,
+    label: &str,
+    series: &str,
+    start: Time,
+) -> Result<Option<Time>, DbError> {
+    let row = db
+        .query_opt(
+            "select at from (
+               select window_start as at from str_aux.windows
+               where symbol = $1 and window_label = $2
+               union select start_at from ops.windows
+               where series = $3 and state in ('failed', 'abandoned')) known
+             order by abs(at - $4), at limit 1",
+            values![symbol, label, series, start],
+        )
+        .await?;
+    row.map(|row| row.time(0)).transpose()
 }

@@ -69,7 +69,7 @@ pub(super) async fn execute(
         from: wanted.from,
         to: wanted.to,
     };
-    let done = after.execute(order).map_err(|e| Fault::conflict(e))?;
+    let done = after.execute(order).map_err(Fault::conflict)?;
     let summary = json!({
         "session_id": session.id, "move_id": done.id, "trace_usdt": text(done.trace),
         "dev_ref_usdt": text(done.dev_ref), "residual_from_after": text(done.residual_from_after),

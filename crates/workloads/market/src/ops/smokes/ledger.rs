@@ -181,6 +181,7 @@ mod tests {
 
     fn line(closing: Option<(&str, &str)>) -> BalanceLine {
         BalanceLine {
+            overdrawn: false,
             asset: "BTC".into(),
             units: "0.5".into(),
             opening_principal: "100".into(),

@@ -112,7 +112,7 @@ fn a_backup_restores_what_was_there() {
     let copy = home.path().join("copy.db");
     let copy = copy.to_str().unwrap();
     home.run(["db", "backup", copy]).ok();
-    assert_eq!(home.run(["db", "backup", copy]).code(), 5, "an existing file is not overwritten");
+    assert_eq!(home.run(["db", "backup", copy]).code(), 4, "an existing file is not overwritten");
     assert_eq!(home.run(["db", "restore", copy]).code(), 4, "nor is a store, unless forced");
     std::fs::remove_file(home.data().join("watchbell.db")).unwrap();
     home.run(["db", "restore", copy]).ok();
